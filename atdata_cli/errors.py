@@ -1,0 +1,163 @@
+"""Exit codes and errors: the one place that defines what can go wrong and what it means to a script."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+
+__all__ = [
+    "AtdataError",
+    "AuthError",
+    "DataError",
+    "ExitCode",
+    "IntegrityError",
+    "MissingExtraError",
+    "NotFoundError",
+    "OccupiedError",
+    "TemporaryError",
+    "UsageError",
+    "from_os_error",
+]
+
+
+class ExitCode(enum.IntEnum):
+    """What a finished process tells its caller; help, man pages, README and tests read it from here."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> ExitCode:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "done, or nothing to do because it is unchanged"
+    FAILED = 1, "failed"
+    USAGE = 2, "wrong usage"
+    NOT_FOUND = 3, "not found, or empty"
+    NOT_AUTHORISED = 4, "not authorised, or not configured"
+    TEMPORARY = 5, "temporary failure, try again (also: another run holds it)"
+    INTEGRITY = 6, "integrity check failed, or unfinished"
+    REJECTED = 7, "done, but some samples were rejected"
+    OCCUPIED = 8, "the destination holds something else"
+    UNCHANGED = 9, "unchanged (only with --exit-unchanged)"
+    INTERRUPTED = 130, "interrupted (SIGINT)"
+    BROKEN_PIPE = 141, "the reader of the output went away (SIGPIPE)"
+    TERMINATED = 143, "terminated (SIGTERM)"
+
+
+class AtdataError(Exception):
+    """An error that a person can act on.
+
+    Parameters
+    ----------
+    message : what failed, in one line.
+    url : the file or URL that it concerns; may hold credentials, so print it through ``refs.redact``.
+    hint : what to do next.
+    """
+
+    exit_code = ExitCode.FAILED
+    code = "failed"
+    retryable = False
+
+    def __init__(self, message: str, *, url: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.url = url
+        self.hint = hint
+
+
+class UsageError(AtdataError):
+    """The command line, or an argument of a call, cannot mean anything."""
+
+    exit_code = ExitCode.USAGE
+    code = "usage"
+
+
+class NotFoundError(AtdataError):
+    """What was named is not there, or holds no samples."""
+
+    exit_code = ExitCode.NOT_FOUND
+    code = "not-found"
+
+
+class AuthError(AtdataError):
+    """Credentials are missing, wrong, or not allowed to do this."""
+
+    exit_code = ExitCode.NOT_AUTHORISED
+    code = "not-authorised"
+
+
+class TemporaryError(AtdataError):
+    """The same command may succeed later."""
+
+    exit_code = ExitCode.TEMPORARY
+    code = "temporary"
+    retryable = True
+
+
+class IntegrityError(AtdataError):
+    """Bytes are not what a manifest, checksum or format says, or a dataset is unfinished."""
+
+    exit_code = ExitCode.INTEGRITY
+    code = "integrity"
+
+
+class OccupiedError(AtdataError):
+    """The destination holds another dataset, or another job's unfinished work."""
+
+    exit_code = ExitCode.OCCUPIED
+    code = "occupied"
+
+
+class DataError(AtdataError):
+    """The input itself is wrong: repeating the run cannot help until it is mended."""
+
+    code = "bad-data"
+
+
+class MissingExtraError(AtdataError):
+    """An optional dependency is not installed."""
+
+    exit_code = ExitCode.NOT_AUTHORISED
+    code = "missing-extra"
+
+    def __init__(self, what: str, *, extra: str, url: str | None = None) -> None:
+        super().__init__(
+            f"{what} needs the optional '{extra}' dependencies",
+            url=url,
+            hint=f"pip install 'atdata-cli[{extra}]'",
+        )
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space, or write to another place; then run the same command again",
+    errno.EDQUOT: "the quota is used up: free some space, or write to another place",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "shorten the name",
+}
+
+
+def from_os_error(error: OSError, url: str, *, doing: str) -> AtdataError:
+    """Turn an operating system's (or fsspec's) error into one of ours.
+
+    Parameters
+    ----------
+    error : the error as raised; fsspec file systems use the same classes, often without an ``errno``.
+    url : the file or URL concerned.
+    doing : what was being done, as a verb phrase: "read", "write to".
+    """
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"cannot {doing} it: no such file or folder", url=url)
+    if isinstance(error, PermissionError):
+        return AuthError(f"cannot {doing} it: permission denied", url=url, hint="check owner and mode")
+    if isinstance(error, IsADirectoryError):
+        return UsageError(f"cannot {doing} it: it is a folder", url=url)
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return UsageError(f"cannot {doing} it: a file is where a folder is needed", url=url)
+    if isinstance(error, TimeoutError | ConnectionError):
+        return TemporaryError(f"cannot {doing} it: {error or type(error).__name__}", url=url)
+    reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+    return AtdataError(f"cannot {doing} it: {reason}", url=url, hint=_HINTS.get(error.errno or 0))

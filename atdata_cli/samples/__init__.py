@@ -1,0 +1,1 @@
+"""Samples: their keys, their encodings, their schema."""

@@ -1,0 +1,227 @@
+"""What a source is: something that yields samples, or rows that become samples.
+
+Sources never open anything themselves: they are handed a :class:`Files`, so that the same source reads a local
+path, an S3 URL or any other file system.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal, Protocol
+
+__all__ = [
+    "Blob",
+    "FileInfo",
+    "Files",
+    "InputFile",
+    "Preflight",
+    "Reject",
+    "Row",
+    "RowBatch",
+    "RowSource",
+    "Sample",
+    "SampleSource",
+    "Source",
+    "Value",
+]
+
+Row = dict[str, Any]
+
+
+class Blob(Protocol):
+    """A value that is read when it is written, so that a member of any size passes through flat memory."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that :meth:`open` will give, exactly."""
+
+    def open(self) -> BinaryIO:
+        """A fresh reader at the first byte."""
+
+
+Value = bytes | Blob
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample on its way to a shard.
+
+    Attributes
+    ----------
+    key : the ``__key__``.
+    fields : field name (the member's file extension) to content.
+    where : where it came from, for messages: ``rows.jsonl:12`` or a path.
+    extra : columns that describe the sample but are not written as they are (``--join``); used to split by.
+    """
+
+    key: str
+    fields: Mapping[str, Value]
+    where: str
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """An input that cannot become a sample.
+
+    Attributes
+    ----------
+    where : ``file:line`` or path.
+    reason : one line, with what would help.
+    key : the sample's key, if it got that far.
+    record : the input as text, if it is a row.
+    """
+
+    where: str
+    reason: str
+    key: str | None = None
+    record: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file that a source reads.
+
+    Attributes
+    ----------
+    name : relative to its source's root; part of the job's identity, so never absolute.
+    url : how to open it; ``-`` for standard input.
+    size : bytes, or None for a stream.
+    """
+
+    name: str
+    url: str
+    size: int | None
+
+
+@dataclass(slots=True)
+class RowBatch:
+    """Some hundreds of consecutive records of one file.
+
+    Attributes
+    ----------
+    file : where they came from; embedded paths are relative to its folder.
+    rows : the good records.
+    lines : for each row, its line or record number in the file, 1-based.
+    offsets : for each row, its position among all records of the batch, 0-based; rejected ones count.
+    records : how many records the batch consumed, rejected ones included.
+    rejects : the others.
+    """
+
+    file: InputFile
+    rows: list[Row]
+    lines: Sequence[int]
+    offsets: Sequence[int]
+    records: int
+    rejects: list[Reject] = field(default_factory=list)
+
+    def where(self, index: int) -> str:
+        """The place of row *index*, as ``file:line``."""
+        return f"{self.file.url}:{self.lines[index]}"
+
+
+@dataclass(slots=True)
+class Preflight:
+    """What can be said before anything is written.
+
+    Attributes
+    ----------
+    problems : inputs that would be lost or damaged.
+    warnings : what a person would want to know, but may be meant so.
+    """
+
+    problems: list[Reject] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a :class:`Files` knows of one path.
+
+    Attributes
+    ----------
+    url : how to open it.
+    kind : ``other`` is a device, pipe or socket.
+    size : bytes, or None where it is not known without reading.
+    """
+
+    url: str
+    kind: Literal["file", "folder", "other"]
+    size: int | None = None
+
+
+class Files(Protocol):
+    """Reading access to the places that sources live in."""
+
+    def info(self, url: str) -> FileInfo | None:
+        """What *url* is, or None if there is nothing."""
+
+    def walk(self, url: str) -> Iterator[tuple[str, FileInfo]]:
+        """Everything below a folder except hidden files and folders: (path relative to it, info), in no order."""
+
+    def hidden(self) -> int:
+        """How many hidden files and folders :meth:`walk` has passed over so far."""
+
+    def glob(self, pattern: str) -> list[str]:
+        """URLs that match a pattern with ``*``, ``?``, ``[…]`` or ``**``, in bytewise order."""
+
+    def open(self, url: str) -> BinaryIO:
+        """Open for reading; ``-`` is standard input. Seekable where the place can seek."""
+
+
+class Source(ABC):
+    """Common to both kinds of source.
+
+    Attributes
+    ----------
+    inputs : the files read, in order; with their sizes they identify the input.
+    rewindable : False for standard input and commands: they can be read once.
+    """
+
+    inputs: Sequence[InputFile]
+    rewindable: bool = True
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many samples or records there are, without encoding them; None if only a full read tells."""
+
+    def position(self) -> int:
+        """Input bytes consumed so far, for a progress bar."""
+        return 0
+
+    def size(self) -> int | None:
+        """Total of :meth:`position` at the end, or None if it is not known."""
+        sizes = [item.size for item in self.inputs]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def finish(self) -> None:
+        """Called after the last sample, before the manifest: raises if the input turned out incomplete."""
+
+
+class SampleSource(Source):
+    """A source whose samples are members already: folders and tars."""
+
+    def preflight(self) -> Preflight:
+        """Check what can be checked without reading payloads."""
+        return Preflight()
+
+    @abstractmethod
+    def samples(self) -> Iterator[Sample]:
+        """The samples in order. A blob may be read only until the next sample is asked for."""
+
+
+class RowSource(Source):
+    """A source of records that an encoder turns into samples: JSONL, CSV, Parquet, Arrow, msgpack.
+
+    Attributes
+    ----------
+    fields : the columns, if the format declares them.
+    """
+
+    fields: tuple[str, ...] | None = None
+
+    @abstractmethod
+    def batches(self) -> Iterator[RowBatch]:
+        """The records in order, from the beginning."""
