@@ -76,7 +76,7 @@ class StoreBase(ABC):
         OccupiedError : the prefix holds another dataset.
         DataError : samples that cannot be written; nothing stays behind.
         """
-        from atdata_cli.shards.job import write_dataset
+        from atdata_cli.shards.write import write_dataset
 
         result = write_dataset(ds, self, prefix.strip("/"), **kwargs)
         rows = {self.url(name): row.sha256 for name, row in result.shards()}

@@ -1,0 +1,46 @@
+# Everything a clone needs: `make demo` to see it work, `make test` to check it all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+REFERENCE := .venv-reference
+DEMO := .venv-demo
+
+.PHONY: demo test check bench clean
+
+# The environment of the project: editable, with what the checks and tests need (servers included).
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --editable '.[parquet]' --group check --group test --group bench
+	touch $@
+
+# The reference library needs a newer Python than this project, so it lives in an environment of its own.
+$(REFERENCE)/.installed: tests/servers/reference.py pyproject.toml
+	$(PYTHON) tests/servers/reference.py install $(REFERENCE) .
+	touch $@
+
+test: check $(REFERENCE)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) $(REFERENCE)/.installed
+	$(BIN)/python -m tests.benchmarks
+
+# Real data: scikit-learn's handwritten digits as images, vega_datasets' weather as a table.
+demo:
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet --disable-pip-version-check .
+	$(DEMO)/bin/pip install --quiet --disable-pip-version-check --no-deps scikit-learn vega_datasets
+	$(DEMO)/bin/python tests/demo/prepare.py demo-out/data
+	$(DEMO)/bin/atdata-cli write demo-out/data/digits demo-out/digits --max-count 500
+	$(DEMO)/bin/atdata-cli write demo-out/data/weather.csv demo-out/weather --key date
+	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/weather
+
+clean:
+	rm -rf $(VENV) $(REFERENCE) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,94 @@
+"""The program: its commands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from atdata_cli.cli import options as opt
+from atdata_cli.cli.output import print_error
+from atdata_cli.cli.write import write
+from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="atdata-cli",
+    help="Shard datasets into WebDataset tars in any store, and publish them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # with it, GITHUB_ACTIONS and FORCE_COLOR put ANSI codes into piped help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def _root(version: opt.Version = False) -> None:
+    pass
+
+
+app.command("write", epilog=opt.exit_codes_help())(write)
+
+
+def main() -> NoReturn:
+    """Run the program and exit.
+
+    SIGTERM becomes an exception, so that what is half-written is cleaned up as after Ctrl-C.
+    """
+    as_json = "--json" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+        code = ExitCode.DONE
+    except AtdataError as error:
+        code = error.exit_code
+        print_error(error, as_json=as_json)
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+        print_error(_stopped("interrupted", code), as_json=as_json)
+    except BrokenPipeError:
+        # The reader has gone; what Python still holds for stdout must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.BROKEN_PIPE
+    except OSError as error:
+        failed = from_os_error(error, str(error.filename or ""), doing="use")
+        code = failed.exit_code
+        print_error(failed, as_json=as_json)
+    except SystemExit as stop:
+        _exit_as(stop, as_json=as_json)
+    _leave(code)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(ExitCode.TERMINATED)
+
+
+def _stopped(what: str, code: ExitCode) -> AtdataError:
+    error = AtdataError(what, hint="the same command starts again")
+    error.exit_code = code
+    error.code = what
+    return error
+
+
+def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
+    code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    if code == ExitCode.TERMINATED:
+        print_error(_stopped("terminated", ExitCode.TERMINATED), as_json=as_json)
+    elif code == ExitCode.USAGE and as_json:  # the parser has printed its message already
+        print_error(UsageError("wrong usage: see the message above"), as_json=True)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.BROKEN_PIPE
+    sys.exit(int(code))

@@ -1,0 +1,198 @@
+"""The options of all commands, each defined once: help, man pages and completions are made from these."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Annotated
+
+import typer
+
+from atdata_cli import __version__
+from atdata_cli.errors import ExitCode
+
+__all__ = ["parse_size"]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_DECIMAL_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``512M`` or ``512MiB`` (powers of 1024) or ``512MB`` (powers of 1000).
+
+    Raises
+    ------
+    typer.BadParameter : it is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?B)?", str(text).strip().upper())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; 512M, 1GiB and 1GB are")
+    number, unit, ending = match.groups()
+    factor = _DECIMAL_UNITS[unit + "B"] if unit and ending == "B" else _UNITS[unit]
+    return int(float(number) * factor)
+
+
+def exit_codes_help() -> str:
+    """The exit codes as one paragraph of help."""
+    return "Exit codes: " + "; ".join(f"{int(code)} {code.meaning}" for code in ExitCode) + "."
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"atdata-cli {__version__}")
+        raise typer.Exit
+
+
+class Color(enum.StrEnum):
+    """When to colour what people read."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Encoding(enum.StrEnum):
+    """How a sample is laid out in a shard."""
+
+    FILES = "files"
+    MSGPACK = "msgpack"
+
+
+class Compression(enum.StrEnum):
+    """How shards are compressed."""
+
+    GZ = "gz"
+
+
+class OnError(enum.StrEnum):
+    """What a sample that cannot be written does to the run."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+class IfExists(enum.StrEnum):
+    """What happens if DEST holds the same dataset already."""
+
+    RESUME = "resume"
+    FAIL = "fail"
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+# Common to all commands.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Print the plan, write nothing; same exit code as the real run.")
+]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar on a terminal.")]
+ColorWhen = Annotated[Color, typer.Option("--color", help="Colour what is printed for people.")]
+
+# Stores.
+EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="S3 endpoint; default AWS_ENDPOINT_URL.")]
+Profile = Annotated[str | None, typer.Option(metavar="NAME", help="AWS profile; default AWS_PROFILE.")]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region; default AWS_REGION.")]
+StoreOption = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
+]
+
+# Sources.
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE... DEST",
+        help="Folders, globs, .jsonl, .csv, .tsv, .parquet, .arrow, .tar files or '-', at paths or URLs; then the "
+        "folder or URL prefix to write to.",
+        show_default=False,
+    ),
+]
+FilesFrom = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Read SOURCEs from FILE, one a line; '-' is stdin.")
+]
+Files0From = Annotated[str | None, typer.Option(metavar="FILE", help="As --files-from, separated by NUL bytes.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FORMAT",
+        help="What SOURCE is: files, tar, jsonl, csv, tsv, parquet, arrow or msgpack; default by its name.",
+    ),
+]
+StdinFromCommand = Annotated[
+    bool,
+    typer.Option(help="Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0."),
+]
+Include = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Only these files of a folder; repeatable.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Not these files of a folder; repeatable.")
+]
+Join = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Add a row file's columns to the samples whose files it names.")
+]
+On = Annotated[str | None, typer.Option(metavar="FIELD", help="The column of --join that names the file.")]
+Null = Annotated[str | None, typer.Option(metavar="STR", help="CSV cells that mean null, besides empty ones.")]
+NoInfer = Annotated[bool, typer.Option("--no-infer", help="Leave all CSV cells text.")]
+
+# Samples.
+Name = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="Keys of rows: a field, or a template such as '{stem}-{row}'."),
+]
+Fields = Annotated[str | None, typer.Option(metavar="A,B", help="Keep these fields only.")]
+EncodingOption = Annotated[
+    Encoding | None,
+    typer.Option("--encoding", help="One member a field, or one msgpack map a sample; default by the source."),
+]
+Embed = Annotated[
+    list[str] | None, typer.Option(metavar="FIELD", help="Read the file that FIELD of a row names; repeatable.")
+]
+EmbedRoot = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Embed no file outside DIR; default the row file's folder.")
+]
+Schema = Annotated[
+    str | None, typer.Option(metavar="FILE", help="JSON Schema that converts and checks rows.")
+]
+OnErrorOption = Annotated[
+    OnError, typer.Option("--on-error", help="A sample that cannot be written fails the run, or is left out.")
+]
+RejectsFile = Annotated[
+    str | None, typer.Option("--rejects", metavar="FILE", help="Write each rejected sample with its reason to FILE.")
+]
+MaxErrors = Annotated[int | None, typer.Option(metavar="N", min=0, help="Fail after more than N rejects.")]
+MinSamples = Annotated[int, typer.Option(metavar="N", min=0, help="Fewer samples than N are an error.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="No samples are no error.")]
+
+# Shards.
+MaxCount = Annotated[
+    int | None, typer.Option(metavar="N", help="Samples a shard at most.", show_default="10000")
+]
+MaxSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SIZE", parser=parse_size, help="Tar bytes a shard at most: 512M, 1GB.", show_default="1GiB"
+    ),
+]
+Shards = Annotated[int | None, typer.Option(metavar="N", help="Make N shards, even to one sample.")]
+ShardsMultipleOf = Annotated[int | None, typer.Option(metavar="N", help="Make a multiple of N even shards.")]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME=SHARE,...", help="Divide by key hash: train=0.9,val=0.1.")
+]
+SplitBy = Annotated[
+    str | None, typer.Option(metavar="FIELD", help="Keep samples of equal FIELD in one split.")
+]
+SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the split from FIELD.")]
+Compress = Annotated[Compression | None, typer.Option("--compress", help="Compress the shards.")]
+IfExistsOption = Annotated[
+    IfExists,
+    typer.Option("--if-exists", help="The same dataset in DEST is left as it is or finished, or is an error."),
+]

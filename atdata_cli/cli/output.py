@@ -1,0 +1,142 @@
+"""What the program prints: data to stdout, everything for people to stderr, progress only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from atdata_cli.errors import AtdataError
+from atdata_cli.refs import printable, redact
+
+if TYPE_CHECKING:
+    from atdata_cli.shards.feed import Progress
+
+__all__ = ["Output", "count", "human_bytes", "print_error"]
+
+_REDRAW_SECONDS = 0.1
+
+
+def human_bytes(size: float) -> str:
+    """``1.5 MiB``; exact below 1 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 sample``, ``2,000 samples``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def print_error(error: AtdataError, *, as_json: bool) -> None:
+    """Tell of a failure on stderr: one line for people, or the JSON document that ends a failed ``--json`` run."""
+    url = None if error.url is None else printable(redact(error.url))
+    message = printable(redact(error.message))
+    hint = None if error.hint is None else printable(error.hint)
+    if as_json:
+        details = {
+            "code": error.code,
+            "exit": int(error.exit_code),
+            "message": message,
+            "hint": hint,
+            "url": url,
+        }
+        print(json.dumps({"error": details}), file=sys.stderr)
+        return
+    where = f"{url}: " if url else ""
+    advice = f" ({hint})" if hint else ""
+    print(f"atdata-cli: {where}{message}{advice}", file=sys.stderr)
+
+
+class Output:
+    """How one command talks.
+
+    Parameters
+    ----------
+    as_json, quiet, verbose, no_progress, color : the common options.
+    """
+
+    def __init__(
+        self, *, as_json: bool, quiet: bool, verbose: bool, no_progress: bool, color: str = "auto"
+    ) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose and not quiet
+        self._color = _wants_color(color)
+        self._progress = sys.stderr.isatty() and not (as_json or quiet or no_progress)
+
+    def data(self, lines: Sequence[str]) -> None:
+        """Print data, one a line."""
+        if lines:
+            sys.stdout.write("\n".join(lines) + "\n")
+
+    def document(self, document: dict[str, Any]) -> None:
+        """Print the one JSON document of ``--json``."""
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+    def say(self, text: str, *, style: str = "") -> None:
+        """Tell people something."""
+        if not self.quiet and not self.as_json:
+            self._line(text, style)
+
+    def warn(self, text: str) -> None:
+        """Tell people something they should look at; not even ``--json`` silences it."""
+        if not self.quiet:
+            self._line(f"warning: {text}", "33")
+
+    def problem(self, text: str) -> None:
+        """Tell what made the run fail; nothing silences it."""
+        self._line(text, "31")
+
+    def detail(self, text: str) -> None:
+        """Tell people something that only ``--verbose`` asks for."""
+        if self.verbose:
+            self._line(text, "2")
+
+    def _line(self, text: str, style: str) -> None:
+        text = printable(redact(text))
+        if self._color and style:
+            text = f"\x1b[{style}m{text}\x1b[0m"
+        print(text, file=sys.stderr)
+
+    @contextmanager
+    def progress(self, progress: Progress) -> Iterator[None]:
+        """Draw how far a run is while the block runs, if anybody can see it."""
+        if not self._progress:
+            yield
+            return
+        from atdata_cli.cli.progress import Bar
+
+        bar = Bar(progress, color=self._color)
+        stop = threading.Event()
+
+        def redraw() -> None:
+            while not stop.wait(_REDRAW_SECONDS):
+                bar.update()
+
+        thread = threading.Thread(target=redraw, name="progress", daemon=True)
+        with bar:
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+
+
+def _wants_color(when: str) -> bool:
+    """Flag over NO_COLOR over FORCE_COLOR over TERM over whether stderr is a terminal."""
+    if when != "auto":
+        return when == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,70 @@
+"""The progress bar; loaded only where there is a terminal to draw it on."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from atdata_cli.cli.output import human_bytes
+from atdata_cli.shards.feed import Progress
+
+__all__ = ["Bar"]
+
+
+class _Rates(ProgressColumn):
+    """Samples and bytes a second, over the whole run."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time if task.finished else task.elapsed
+        samples, done = task.fields["samples"], task.fields["bytes"]
+        if not elapsed:
+            return Text(f"{samples:,} samples")
+        return Text(
+            f"{samples:,} samples · {samples / elapsed:,.0f}/s · {human_bytes(done / elapsed)}/s", style="cyan"
+        )
+
+
+class Bar:
+    """Shows a :class:`~atdata_cli.shards.feed.Progress` on stderr, as a context manager."""
+
+    def __init__(self, progress: Progress, *, color: bool) -> None:
+        self._progress = progress
+        console = Console(stderr=True, no_color=not color, highlight=False)
+        self._rich = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            _Rates(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            expand=True,
+            auto_refresh=False,
+        )
+        self._task = self._rich.add_task("", total=None, samples=0, bytes=0)
+
+    def update(self) -> None:
+        """Draw the present state."""
+        progress = self._progress
+        source = progress.source
+        done = source.position() if source else 0
+        self._rich.update(
+            self._task,
+            description=f"{progress.activity} · {progress.shards} shards",
+            total=source.size() if source else None,
+            completed=done,
+            samples=progress.samples,
+            bytes=done or progress.bytes,
+        )
+        self._rich.refresh()
+
+    def __enter__(self) -> Bar:
+        self._rich.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._rich.stop()

@@ -1,0 +1,423 @@
+"""``atdata-cli write``: from any source to shards in any store."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from atdata_cli.cli import options as opt
+from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
+from atdata_cli.refs import as_name, is_glob, scheme, stem
+
+if TYPE_CHECKING:
+    from atdata_cli.shards.feed import Rejects
+    from atdata_cli.shards.job import WriteOptions
+    from atdata_cli.shards.protocols import ShardStore
+    from atdata_cli.shards.write import WriteResult
+    from atdata_cli.sources.base import Files, Reject, Source
+    from atdata_cli.sources.registry import ReadOptions
+    from atdata_cli.stores.base import AbstractDataStore
+    from atdata_cli.stores.registry import StoreOptions
+
+__all__ = ["write"]
+
+
+def write(  # noqa: PLR0913 - one parameter an option
+    paths: opt.Paths = None,
+    from_: opt.From = None,
+    name: opt.Name = None,
+    max_count: opt.MaxCount = None,
+    max_size: opt.MaxSize = None,
+    shards: opt.Shards = None,
+    shards_multiple_of: opt.ShardsMultipleOf = None,
+    key: opt.Key = None,
+    fields: opt.Fields = None,
+    encoding: opt.EncodingOption = None,
+    embed: opt.Embed = None,
+    embed_root: opt.EmbedRoot = None,
+    join: opt.Join = None,
+    on: opt.On = None,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    schema: opt.Schema = None,
+    null: opt.Null = None,
+    no_infer: opt.NoInfer = False,
+    split: opt.Split = None,
+    split_by: opt.SplitBy = None,
+    split_from: opt.SplitFrom = None,
+    compress: opt.Compress = None,
+    if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
+    on_error: opt.OnErrorOption = opt.OnError.FAIL,
+    rejects: opt.RejectsFile = None,
+    max_errors: opt.MaxErrors = None,
+    min_samples: opt.MinSamples = 0,
+    allow_empty: opt.AllowEmpty = False,
+    files_from: opt.FilesFrom = None,
+    files0_from: opt.Files0From = None,
+    stdin_from_command: opt.StdinFromCommand = False,
+    endpoint_url: opt.EndpointUrl = None,
+    profile: opt.Profile = None,
+    region: opt.Region = None,
+    store_option: opt.StoreOption = None,
+    dry_run: opt.DryRun = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
+    """Shard samples from SOURCEs into DEST, and print the shards' URLs, one a line.
+
+    Shards are plain WebDataset tars with a manifest.json beside them. What is written appears whole or not at all.
+    """
+    from atdata_cli.shards.job import WriteOptions
+    from atdata_cli.sources.registry import ReadOptions
+    from atdata_cli.stores.registry import StoreOptions
+
+    output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
+    stores = StoreOptions(
+        endpoint_url=endpoint_url, profile=profile, region=region, options=_key_values(store_option or [])
+    )
+    reading = ReadOptions(
+        kind=from_,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        join=join,
+        on=on,
+        null=null,
+        infer=not no_infer,
+        fields=_names(fields),
+    )
+    writing = WriteOptions(
+        name=name or operands.default_name(),
+        encoding=encoding.value if encoding else None,
+        key=key,
+        fields=_names(fields),
+        embed=tuple(embed or ()),
+        embed_root=embed_root,
+        max_count=max_count,
+        max_size=max_size,
+        shards=shards,
+        shards_multiple_of=shards_multiple_of,
+        split=split,
+        split_by=split_by,
+        split_from=split_from,
+        compress=compress.value if compress else None,
+        on_error=on_error.value,
+        max_errors=max_errors,
+        min_samples=min_samples,
+        allow_empty=allow_empty,
+        reading=reading.identity() or None,
+    )
+    command = _Write(output, operands, stores, reading, writing, schema, rejects, if_exists.value, dry_run)
+    raise typer.Exit(command.run())
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """What is read, and where it goes.
+
+    Attributes
+    ----------
+    sources : names as typed; ``-`` alone for standard input or a command.
+    dest : folder or URL.
+    command : whose output is standard input, if any.
+    """
+
+    sources: Sequence[str]
+    dest: str
+    command: Sequence[str] = ()
+
+    def default_name(self) -> str:
+        """The dataset's name unless ``--name`` says another: from the first source, never from DEST."""
+        first = self.sources[0] if self.sources else "-"
+        return as_name("" if first == "-" else stem(os.path.abspath(first) if not scheme(first) else first))
+
+
+def _operands(
+    paths: Sequence[str], files_from: str | None, files0_from: str | None, *, from_command: bool
+) -> _Operands:
+    if from_command:
+        if len(paths) < 2 or files_from or files0_from:
+            raise UsageError("--stdin-from-command takes DEST -- CMD ARGS...", hint="write out/ --from jsonl -- zcat x.gz")
+        return _Operands(["-"], _dest(paths[0]), paths[1:])
+    if files_from or files0_from:
+        if files_from and files0_from:
+            raise UsageError("--files-from and --files0-from exclude each other")
+        if len(paths) != 1:
+            raise UsageError("with --files-from the only argument is DEST")
+        return _Operands(_listed(files_from or files0_from or "", "\n" if files_from else "\0"), _dest(paths[0]))
+    if len(paths) < 2:
+        raise UsageError("SOURCE and DEST are needed", hint="for example: atdata-cli write photos/ out/")
+    if "-" in paths[:-1] and len(paths) > 2:
+        raise UsageError("standard input ('-') is the only SOURCE, or none")
+    return _Operands(paths[:-1], _dest(paths[-1]))
+
+
+def _dest(dest: str) -> str:
+    if dest == "-":
+        raise UsageError("DEST is a folder or a URL prefix, not standard output")
+    if dest.lower().endswith((".tar", ".tar.gz", ".tgz")):
+        raise UsageError("DEST is a folder or a URL prefix, not a tar", url=dest, hint="shards get their names from this program")
+    if not scheme(dest) and os.path.exists(dest) and not os.path.isdir(dest):
+        raise UsageError("DEST is a file; a folder or a URL prefix is needed", url=dest)
+    return dest
+
+
+def _listed(path: str, separator: str) -> list[str]:
+    from atdata_cli.stores.inputs import StoreFiles
+
+    with StoreFiles().open(path) as reader:
+        text = os.fsdecode(reader.read())
+    names = [name.rstrip("\r") if separator == "\n" else name for name in text.split(separator)]
+    names = [name for name in names if name]
+    if not names:
+        raise NotFoundError("the list of sources is empty", url=path)
+    return names
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError("--fields names no field")
+    return names
+
+
+def _key_values(pairs: Sequence[str]) -> dict[str, str]:
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"-o {pair}: KEY=VALUE is needed")
+        values[name] = value
+    return values
+
+
+@dataclass
+class _Write:
+    """One run of the command."""
+
+    output: Output
+    operands: _Operands
+    stores: StoreOptions
+    reading: ReadOptions
+    writing: WriteOptions
+    schema: str | None
+    rejects_file: str | None
+    if_exists: Any
+    dry_run: bool
+
+    def run(self) -> ExitCode:
+        """Do it; the exit code."""
+        from atdata_cli.shards.feed import Progress, Rejects
+        from atdata_cli.shards.protocols import ShardStore
+        from atdata_cli.shards.write import write as write_shards
+        from atdata_cli.stores.registry import open_store
+
+        files = self._files()
+        self._load_schema(files)
+        source = self._source(files)
+        store, prefix = open_store(self.operands.dest, self.stores)
+        if not isinstance(store, ShardStore):
+            return self._hand_over(source, store, prefix, files)
+        with self._reject_sink() as sink:
+            rejects = Rejects(
+                skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink
+            )
+            progress = Progress()
+            try:
+                with self.output.progress(progress):
+                    result = write_shards(
+                        source,
+                        store,
+                        prefix,
+                        self.writing,
+                        files=files,
+                        rejects=rejects,
+                        progress=progress,
+                        if_exists=self.if_exists,
+                        dry_run=self.dry_run,
+                    )
+            except DataError:
+                self._list(rejects)
+                raise
+        return self._report(result, rejects, store)
+
+    def _files(self) -> Files:
+        from atdata_cli.stores.inputs import StoreFiles
+
+        files = StoreFiles(self.stores)
+        if not self.operands.command:
+            return files
+        from atdata_cli.sources.stream import CommandInput
+
+        return CommandInput(self.operands.command, files)
+
+    def _load_schema(self, files: Files) -> None:
+        if self.schema is None:
+            return
+        from atdata_cli.samples.check import RowSchema
+
+        with files.open(self.schema) as reader:
+            parsed = RowSchema.parse(reader.read(), url=self.schema)
+        self.writing = dataclasses.replace(self.writing, schema=parsed.document)
+        self.reading = dataclasses.replace(self.reading, types=parsed.csv_types())
+
+    def _source(self, files: Files) -> Source:
+        from atdata_cli.shards.reader import dataset_shards
+        from atdata_cli.sources.registry import open_source
+
+        for name in self.operands.sources:
+            _check_apart(name, self.operands.dest)
+        return open_source(
+            self.operands.sources, files, self.reading, dataset_shards=lambda url: dataset_shards(files, url)
+        )
+
+    def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str, files: Files) -> ExitCode:
+        """Let a third-party store write: it has no more than the protocol's three methods."""
+        from atdata_cli.shards.feed import Progress, Rejects, make_feed
+
+        if self.dry_run:
+            raise UsageError("this store cannot plan: it writes shards itself", url=self.operands.dest)
+        self.output.warn(
+            "this store writes shards itself: there is no manifest, and an interrupted run starts from the beginning"
+        )
+        rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors)
+        feed = make_feed(source, self.writing, files, rejects=rejects, progress=Progress())
+        feed.prepare()
+        if rejects.failing:
+            self._list(rejects)
+            raise rejects.error()
+        limits = {"maxcount": self.writing.max_count, "maxsize": self.writing.max_size}
+        given = {name: value for name, value in limits.items() if value is not None}
+        urls = list(store.write_shards(feed.mappings(), prefix=prefix, **given))
+        if rejects.failing:
+            self._list(rejects)
+            raise rejects.error()
+        if self.output.as_json:
+            self.output.document({"status": "written", "shards": [{"url": url} for url in urls]})
+        else:
+            self.output.data(urls)
+        return ExitCode.REJECTED if rejects.count else ExitCode.DONE
+
+    @contextmanager
+    def _reject_sink(self) -> Iterator[Callable[[Reject], None] | None]:
+        if self.rejects_file is None or self.dry_run:
+            yield None
+            return
+        from atdata_cli.cli.rejects import RejectsWriter
+
+        with RejectsWriter(self.rejects_file) as writer:
+            yield writer.write
+
+    def _list(self, rejects: Rejects) -> None:
+        """Name every reject of a run that fails."""
+        for reject in rejects.listed:
+            self.output.problem(f"{reject.where}: {reject.reason}")
+
+    def _report(self, result: WriteResult, rejects: Rejects, store: ShardStore) -> ExitCode:
+        for warning in result.warnings:
+            self.output.warn(warning)
+        if self.output.as_json:
+            self.output.document(_document(result, store))
+        else:
+            self.output.data([store.url(name) for name, _ in result.shards()])
+            self._summarise(result, store)
+        if rejects.count and result.status != "unchanged":
+            self._tell_rejected(rejects)
+            return ExitCode.REJECTED
+        return ExitCode.DONE
+
+    def _summarise(self, result: WriteResult, store: ShardStore) -> None:
+        manifest = result.manifest
+        made = sum(1 for _ in result.shards())
+        totals = f"{count(manifest.samples, 'sample')} in {count(made, 'shard')}, {human_bytes(manifest.bytes)}"
+        url = store.url(posixpath.join(result.prefix, "manifest.json"))
+        if result.status == "planned":
+            for line in _plan(result, store):
+                self.output.say(line)
+        elif result.status == "unchanged":
+            self.output.say(f"unchanged: {totals}, {url}", style="2")
+        else:
+            self.output.say(f"wrote {totals}, {url}", style="32")
+
+    def _tell_rejected(self, rejects: Rejects) -> None:
+        shown = 10
+        for reject in rejects.listed[:shown]:
+            self.output.say(f"rejected: {reject.where}: {reject.reason}")
+        more = rejects.count - shown
+        where = f"; all are in {self.rejects_file}" if self.rejects_file and not self.dry_run else ""
+        self.output.say(f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else ""))
+
+
+def _check_apart(source: str, dest: str) -> None:
+    """Refuse to write into what is read: the shards would become part of the next run's input."""
+    if source == "-" or is_glob(source) or scheme(source) != scheme(dest):
+        return
+    if scheme(source):
+        inner, outer = dest.rstrip("/") + "/", source.rstrip("/") + "/"
+    else:
+        if not os.path.isdir(source):
+            return
+        inner, outer = (os.path.join(os.path.realpath(path), "") for path in (dest, source))
+    if inner.startswith(outer):
+        raise UsageError("DEST is inside SOURCE", url=dest, hint="choose a DEST outside it")
+
+
+def _plan(result: WriteResult, store: ShardStore) -> Iterator[str]:
+    """What a dry run tells: shards, sizes, overhead, keys, and what ends a shard."""
+    manifest = result.manifest
+    rows = list(result.shards())
+    overhead = 1 - manifest.payload / result.tar_bytes if result.tar_bytes else 0.0
+    yield f"would write {count(manifest.samples, 'sample')} in {count(len(rows), 'shard')}:"
+    shown = rows if len(rows) <= 12 else [*rows[:10], None, rows[-1]]
+    for item in shown:
+        if item is None:
+            yield f"  … {len(rows) - 11} more"
+            continue
+        name, row = item
+        size = human_bytes(row.bytes)
+        yield f"  {store.url(name)}  {row.samples:>8,} samples  {size:>10}  {row.first_key} … {row.last_key}"
+    yield (
+        f"payload {human_bytes(manifest.payload)}, tars {human_bytes(result.tar_bytes)}: {overhead:.1%} is tar overhead"
+    )
+    yield f"shards end by {result.limit}" if result.limit else "all samples fit into one shard"
+
+
+def _document(result: WriteResult, store: ShardStore) -> dict[str, Any]:
+    """The JSON document of a run; ``sha256`` is null in a plan."""
+    manifest = result.manifest
+    return {
+        "status": result.status,
+        "name": manifest.name,
+        "manifest": store.url(posixpath.join(result.prefix, "manifest.json")),
+        "samples": manifest.samples,
+        "bytes": manifest.bytes,
+        "payload": manifest.payload,
+        "rejected": manifest.rejected,
+        "limit": result.limit,
+        "splits": None if manifest.splits is None else {name: row.samples for name, row in manifest.splits.items()},
+        "shards": [
+            {
+                "url": store.url(name),
+                "samples": row.samples,
+                "bytes": row.bytes,
+                "sha256": row.sha256 or None,
+                "first_key": row.first_key,
+                "last_key": row.last_key,
+            }
+            for name, row in result.shards()
+        ],
+        "warnings": list(result.warnings),
+    }

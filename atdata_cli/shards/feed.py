@@ -1,0 +1,464 @@
+"""Drives a source into shards: one straight pass, from samples or rows to the writers of their splits."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from atdata_cli.errors import AtdataError, DataError, UsageError
+from atdata_cli.samples.check import RowSchema
+from atdata_cli.samples.codec import packer
+from atdata_cli.samples.keys import KeyTemplate
+from atdata_cli.shards.embed import Embedder
+from atdata_cli.shards.encode import (
+    ENCODE_ERRORS,
+    PlacedRows,
+    RowPlacer,
+    as_members,
+    embed_values,
+    known_fields,
+    members,
+    pack,
+)
+from atdata_cli.shards.job import Encoding, WriteOptions
+from atdata_cli.shards.plan import Limits, Splits, check_split_name
+from atdata_cli.shards.series import ShardWriter
+from atdata_cli.shards.writer import member_bytes
+from atdata_cli.sources.base import (
+    Files,
+    Preflight,
+    Reject,
+    RowBatch,
+    RowSource,
+    Sample,
+    SampleSource,
+    Source,
+    Value,
+)
+
+__all__ = ["Feed", "Progress", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
+
+# How much of the rows is looked at before the first shard: enough for stable sizes, little enough to hold.
+_HEAD_RECORDS = 10_000
+_HEAD_BYTES = 16 << 20
+# Embedded files are looked up one by one, which is a request each in a remote store.
+_HEAD_EMBEDDED = 1_000
+# A run that fails lists what is wrong, all of it up to this many.
+_MAX_LISTED = 1_000
+_LARGEST_VALUE = 64 * 1024  # of a member that names a split or a group
+
+WriterOf = Callable[[str | None], ShardWriter]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; read by whoever draws it, while the run goes on.
+
+    Attributes
+    ----------
+    source : where the input position comes from.
+    samples : written so far.
+    shards, bytes : committed so far.
+    activity : what is going on, as a verb.
+    """
+
+    source: Source | None = None
+    samples: int = 0
+    shards: int = 0
+    bytes: int = 0
+    activity: str = "writing"
+
+
+class Rejects:
+    """Collects what cannot become a sample, and decides when it is too much.
+
+    Parameters
+    ----------
+    skip : whether the run goes on without the rejected samples.
+    limit : how many are too many; None for no limit while skipping.
+    sink : told of each, for ``--rejects FILE``.
+    """
+
+    def __init__(
+        self, *, skip: bool = False, limit: int | None = None, sink: Callable[[Reject], None] | None = None
+    ) -> None:
+        self.skip = skip
+        self.count = 0
+        self.listed: list[Reject] = []
+        self._limit = limit
+        self._sink = sink
+
+    @property
+    def failing(self) -> bool:
+        """True once the run can only fail: it goes on to find the other rejects, but writes nothing more."""
+        return self.count > 0 and not self.skip
+
+    def add(self, reject: Reject) -> None:
+        """Take one.
+
+        Raises
+        ------
+        DataError : there are too many.
+        """
+        self.count += 1
+        if len(self.listed) < _MAX_LISTED:
+            self.listed.append(reject)
+        if self._sink is not None:
+            self._sink(reject)
+        if self._limit is not None and self.count > self._limit:
+            raise DataError(f"more than {self._limit} samples rejected (--max-errors)", url=reject.where)
+        if not self.skip and self.count >= _MAX_LISTED:
+            raise self.error()
+
+    def error(self) -> DataError:
+        """What a failing run ends with."""
+        first = self.listed[0]
+        many = f"{self.count} samples cannot be written; the first: " if self.count > 1 else ""
+        return DataError(
+            many + first.reason, url=first.where, hint="mend the input, or leave such samples out with --on-error skip"
+        )
+
+    def restart(self) -> None:
+        """Forget all: the source is read again from the beginning."""
+        self.count = 0
+        self.listed.clear()
+
+
+@dataclass
+class Feed(ABC):
+    """One source with the options for it.
+
+    Attributes
+    ----------
+    encoding : how its samples are written.
+    limit : which limit ends shards, for people.
+    """
+
+    options: WriteOptions
+    rejects: Rejects
+    progress: Progress
+    encoding: Encoding = "files"
+    limit: str = "--max-count"
+    splits: Splits | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.splits = self.options.splits()
+
+    @abstractmethod
+    def prepare(self) -> Preflight:
+        """Look at the input before anything is written."""
+
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What ends a shard where the number of samples does not matter."""
+
+    @abstractmethod
+    def run(self, writer_of: WriterOf) -> None:
+        """Read the source once and hand each sample to the writer of its split."""
+
+    @abstractmethod
+    def mappings(self) -> Iterator[dict[str, Any]]:
+        """The samples as webdataset takes them, for stores that write shards themselves."""
+
+
+@dataclass
+class SampleFeed(Feed):
+    """Feeds samples that are members already."""
+
+    source: SampleSource = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoding = self.options.encoding or "files"
+        if self.options.key is not None or self.options.embed or self.options.schema is not None:
+            raise UsageError("--key, --embed and --schema apply to rows; these samples are files already")
+        self.source.on_reject = self.rejects.add
+
+    def prepare(self) -> Preflight:
+        """The source's own preflight; its problems become rejects."""
+        checked = self.source.preflight()
+        for problem in checked.problems:
+            self.rejects.add(problem)
+        return checked
+
+    def limits(self) -> Limits:
+        """Exact tar bytes and count, as sizes are known before a sample is written."""
+        return Limits(max_count=self.options.count_limit, max_bytes=self.options.size_limit)
+
+    def run(self, writer_of: WriterOf) -> None:
+        """See :class:`Feed`."""
+        for sample in self._samples():
+            if not self.rejects.failing:
+                writer_of(self._split(sample)).add(sample)
+                self.progress.samples += 1
+
+    def mappings(self) -> Iterator[dict[str, Any]]:
+        """See :class:`Feed`; members are read whole."""
+        for sample in self._samples():
+            yield {"__key__": sample.key} | {name: _content(value) for name, value in sample.fields.items()}
+
+    def _samples(self) -> Iterator[Sample]:
+        wanted = None if self.options.fields is None else set(self.options.fields)
+        pack_map = packer() if self.encoding == "msgpack" else None
+        for sample in self.source.samples():
+            fields = sample.fields
+            if wanted is not None and not wanted.issuperset(fields):
+                fields = {name: value for name, value in fields.items() if name in wanted}
+                if not fields:
+                    self.rejects.add(Reject(sample.where, "has none of the fields named with --fields", sample.key))
+                    continue
+            if pack_map is not None and fields.keys() != {"msgpack"}:
+                fields = {"msgpack": pack_map({name: _content(fields[name]) for name in sorted(fields)})}
+            yield sample if fields is sample.fields else Sample(sample.key, fields, sample.where, sample.extra)
+
+    def _split(self, sample: Sample) -> str | None:
+        if self.splits is None:
+            return None
+        name = self.splits.source or self.splits.by
+        if name is None:
+            return self.splits.of(sample.key)
+        value = (sample.extra or {}).get(name)
+        if value is None:
+            content = sample.fields.get(name)
+            if content is None:
+                raise DataError(f"sample {sample.key!r} has no field {name!r} to split by", url=sample.where)
+            value = _small_text(content, name, sample)
+        return _split_of(self.splits, value, sample.where)
+
+
+def _split_of(splits: Splits, value: Any, where: str) -> str:
+    if not isinstance(value, str | int | bool):
+        raise DataError(f"{value!r} cannot choose a split: text or a whole number is needed", url=where)
+    if splits.source is None:
+        return splits.of(str(value))
+    try:
+        return check_split_name(str(value))
+    except UsageError as error:
+        raise DataError(error.message, url=where, hint=error.hint) from error
+
+
+def _content(value: Value) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    with value.open() as reader:
+        return reader.read()
+
+
+def _small_text(value: Value, name: str, sample: Sample) -> str:
+    size = len(value) if isinstance(value, bytes) else value.size
+    if size > _LARGEST_VALUE:
+        raise DataError(f"field {name!r} is too large to split by ({size} bytes)", url=sample.where)
+    return _content(value).decode("utf-8", "replace").strip()
+
+
+@dataclass
+class RowFeed(Feed):
+    """Feeds rows, through the encoder."""
+
+    source: RowSource = None  # type: ignore[assignment]
+    files: Files = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoding = self.options.encoding or ("files" if self.options.embed else "msgpack")
+        self._embedder = Embedder(self.files, self.options.embed, self.options.embed_root)
+        self._schema = None if self.options.schema is None else RowSchema(self.options.schema)
+        self._template = None if self.options.key is None else KeyTemplate.parse(self.options.key)
+        self._fields: tuple[str, ...] | None = None
+        self._head: list[RowBatch] = []
+        self._rest: Iterator[RowBatch] = iter(())
+        self._max_count = self.options.count_limit
+
+    def prepare(self) -> Preflight:
+        """Read the first rows: they tell the fields and how many rows a shard can hold."""
+        self._read_head()
+        if self._fields is None:
+            self._fields = self._declared() or known_fields(row for batch in self._head for row in batch.rows)
+        self._lower_count()
+        return Preflight(warnings=_doubtful(self._fields))
+
+    def learn(self, new: tuple[str, ...]) -> None:
+        """Go over all rows for their fields, after some turned up beyond the first rows."""
+        self.rejects.restart()
+        self.progress.samples = 0
+        self._fields = known_fields(row for batch in self.source.batches() for row in batch.rows)
+        missing = set(new).difference(self._fields)
+        if missing:
+            raise DataError(f"the input changed while it was read: {sorted(missing)} came and went")
+
+    def _declared(self) -> tuple[str, ...] | None:
+        if self._schema is not None:
+            return self._schema.fields
+        if self.options.fields is None:
+            return self.source.fields
+        known = self.source.fields or known_fields(row for batch in self._head for row in batch.rows)
+        unknown = [name for name in self.options.fields if name not in known]
+        if unknown and known:
+            raise UsageError(
+                f"--fields: no row has {unknown[0]!r}", hint="the fields are " + ", ".join(map(repr, known[:20]))
+            )
+        return self.options.fields
+
+    def _read_head(self) -> None:
+        self._rest = self.source.batches()
+        self._head = []
+        records, start = 0, self.source.position()
+        for batch in self._rest:
+            self._head.append(batch)
+            records += batch.records
+            if records >= _HEAD_RECORDS or self.source.position() - start >= _HEAD_BYTES:
+                break
+
+    def limits(self) -> Limits:
+        """By count alone, so that the boundaries of all shards are known before any row is encoded."""
+        return Limits(max_count=self._max_count, max_bytes=None)
+
+    def _lower_count(self) -> None:
+        sizes = self._head_sizes()
+        if not sizes:
+            return
+        mean = sum(sizes) / len(sizes)
+        spread = math.sqrt(sum((size - mean) ** 2 for size in sizes) / len(sizes))
+        fitting = max(1, int(self.options.size_limit / mean))
+        # Four standard errors above the mean of so many rows, plus a tenth for rows that are unlike the first ones.
+        fitting = max(1, int(self.options.size_limit / (1.1 * (mean + 4 * spread / math.sqrt(fitting)))))
+        if fitting < self._max_count:
+            self._max_count = fitting
+            self.limit = "--max-size"
+
+    def _head_sizes(self) -> list[int]:
+        """Tar bytes that each of the first rows takes; rows that cannot be encoded are told of later, in their turn."""
+        most = _HEAD_EMBEDDED if self.options.embed else _HEAD_RECORDS
+        encode = packer()
+        sizes: list[int] = []
+        for batch in self._head:
+            for row in batch.rows:
+                if len(sizes) >= most:
+                    return sizes
+                try:
+                    if self.encoding == "files":
+                        fields = members(row, self._embedder, batch.file)
+                        sizes.append(sum(member_bytes(f"{0:010d}.{name}", _length(v)) for name, v in fields.items()))
+                    else:
+                        embedded = self._embedder.embed(row, batch.file).values()
+                        size = len(encode(row)) + sum(content.size for _, content in embedded)
+                        sizes.append(member_bytes("", size))
+                except ENCODE_ERRORS:
+                    continue
+        return sizes
+
+    def run(self, writer_of: WriterOf) -> None:
+        """See :class:`Feed`.
+
+        Raises
+        ------
+        NewFields : see :meth:`RowPlacer.place`; call :meth:`learn`, then start over.
+        """
+        for placed in self._placed():
+            for split, rows in self._divide(placed):
+                if self.encoding == "msgpack":
+                    self._write_packed(writer_of, split, rows)
+                else:
+                    self._write_members(writer_of, split, rows)
+
+    def mappings(self) -> Iterator[dict[str, Any]]:
+        """See :class:`Feed`."""
+        for placed in self._placed():
+            if self.encoding == "msgpack":
+                keys, payloads, _ = pack(self._with_content(placed), self._fields or (), self.rejects.add)
+                for key, payload in zip(keys, payloads, strict=True):
+                    yield {"__key__": key, "msgpack": payload}
+            else:
+                for sample in as_members(placed, self._embedder, self.rejects.add):
+                    yield {"__key__": sample.key} | {name: _content(v) for name, v in sample.fields.items()}
+
+    def _placed(self) -> Iterator[PlacedRows]:
+        assert self._fields is not None, "prepare() comes first"
+        placer = RowPlacer(
+            fields=self._fields,
+            template=self._template,
+            schema=self._schema,
+            selected=self.options.fields is not None,
+            rewindable=self.source.rewindable,
+            on_reject=self.rejects.add,
+        )
+        head, self._head = self._head, []
+        for batch in chain(_consume(head), self._rest):
+            yield placer.place(batch)
+
+    def _with_content(self, placed: PlacedRows) -> PlacedRows:
+        return embed_values(placed, self._embedder, self.rejects.add) if self.options.embed else placed
+
+    def _divide(self, placed: PlacedRows) -> Iterator[tuple[str | None, PlacedRows]]:
+        if self.splits is None:
+            yield None, placed
+            return
+        name = self.splits.source or self.splits.by
+        groups: dict[str, list[int]] = {}
+        for index, (key, row) in enumerate(zip(placed.keys, placed.rows, strict=True)):
+            try:
+                split = self.splits.of(key) if name is None else _split_of(self.splits, row.get(name), "")
+            except DataError as error:
+                self.rejects.add(placed.reject(index, f"field {name!r}: {error.message}"))
+            else:
+                groups.setdefault(split, []).append(index)
+        for split, indexes in groups.items():
+            yield split, placed.select(indexes)
+
+    def _write_packed(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
+        rows = self._with_content(rows)
+        start = 0
+        while start < len(rows.keys):
+            writer = writer_of(split)
+            stop = int(min(len(rows.keys), start + writer.room()))
+            keys, payloads, stats = pack(rows.cut(start, stop), self._fields or (), self.rejects.add)
+            if not self.rejects.failing:
+                writer.add_packed(keys, payloads, stats)
+                self.progress.samples += len(keys)
+            start = stop
+
+    def _write_members(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
+        for sample in as_members(rows, self._embedder, self.rejects.add):
+            if not self.rejects.failing:
+                writer_of(split).add(sample)
+                self.progress.samples += 1
+
+
+def _length(value: Value) -> int:
+    return len(value) if isinstance(value, bytes) else value.size
+
+
+def _consume(batches: list[RowBatch]) -> Iterator[RowBatch]:
+    """The batches, each let go of as it is handed out."""
+    batches.reverse()
+    while batches:
+        yield batches.pop()
+
+
+def _doubtful(fields: tuple[str, ...]) -> list[str]:
+    """What a person would want to know about the names of fields; nothing of it loses data."""
+    warnings = []
+    folded: dict[str, str] = {}
+    for name in fields:
+        twin = folded.setdefault(name.lower(), name)
+        if twin != name:
+            warnings.append(f"the fields {twin!r} and {name!r} differ only by case")
+        if name.startswith("_"):
+            warnings.append(f"the field {name!r} begins with an underscore, which webdataset keeps for itself")
+    return warnings
+
+
+def make_feed(
+    source: Source, options: WriteOptions, files: Files, *, rejects: Rejects, progress: Progress
+) -> Feed:
+    """The feed for a source's kind."""
+    progress.source = source
+    if isinstance(source, RowSource):
+        return RowFeed(options, rejects, progress, source=source, files=files)
+    if isinstance(source, SampleSource):
+        return SampleFeed(options, rejects, progress, source=source)
+    raise AtdataError(f"{type(source).__name__} is neither a RowSource nor a SampleSource")

@@ -1,0 +1,239 @@
+"""A series of shards under one prefix: opens the next where a limit is reached, gives up what is unfinished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from posixpath import join
+from atdata_cli.samples.codec import unpack_rows
+from atdata_cli.samples.schema import FieldStats, MemberStats, merge_stats, observe_rows
+from atdata_cli.shards.manifest import ShardRow
+from atdata_cli.shards.plan import Limits, shard_name
+from atdata_cli.shards.protocols import ShardStore
+from atdata_cli.shards.stream import Pipeline, ShardStream, Stored
+from atdata_cli.shards.writer import TarCounter, TarWriter, archive_bytes, member_bytes
+from atdata_cli.sources.base import Sample, Value
+
+__all__ = ["FinishedShard", "ShardWriter"]
+
+# Packed samples that came as bytes are decoded for their statistics in batches of this many.
+_OBSERVE_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedShard:
+    """All that the manifest needs to know of one shard.
+
+    Attributes
+    ----------
+    row : its row in the manifest.
+    payload : sum of its members' sizes.
+    tar_bytes : size of the tar, before compression.
+    packed : statistics of the fields of its msgpack samples; None if a sample is something else.
+    members : statistics of its members, by field.
+    """
+
+    row: ShardRow
+    payload: int
+    tar_bytes: int
+    packed: Mapping[str, FieldStats] | None
+    members: Mapping[str, MemberStats]
+
+
+@dataclass(slots=True)
+class _OpenShard:
+    name: str
+    tar: TarWriter | TarCounter
+    stream: ShardStream | None = None
+    samples: int = 0
+    first_key: str = ""
+    last_key: str = ""
+    packed: dict[str, FieldStats] | None = field(default_factory=dict)
+    members: dict[str, MemberStats] = field(default_factory=dict)
+    pending: list[bytes] = field(default_factory=list)
+
+    def note(self, first_key: str, last_key: str, samples: int) -> None:
+        if not self.samples:
+            self.first_key = first_key
+        self.last_key = last_key
+        self.samples += samples
+
+    def observe(self, fields: Sequence[tuple[str, Value]]) -> None:
+        for name, value in fields:
+            seen = self.members.get(name)
+            if seen is None:
+                seen = self.members[name] = MemberStats()
+            seen.observe(len(value) if isinstance(value, bytes) else value.size)
+        if self.packed is None:
+            return
+        name, value = fields[0]
+        if len(fields) == 1 and name == "msgpack" and isinstance(value, bytes):
+            self.pending.append(value)
+            if len(self.pending) >= _OBSERVE_BATCH:
+                self.observe_pending()
+        else:
+            self.packed = None
+            self.pending.clear()
+
+    def observe_pending(self) -> None:
+        """Decode the packed samples that came as bytes; one that is no map makes the shard one of plain files."""
+        pending, self.pending = self.pending, []
+        if self.packed is None or not pending:
+            return
+        rows = unpack_rows(pending)
+        if rows is None:
+            self.packed = None
+            return
+        for fields, group in groupby(rows, tuple):  # foreign samples need not agree in their fields
+            observe_rows(self.packed, fields, list(group))
+
+
+class ShardWriter:
+    """Writes samples one after another into ``PREFIX/shard-000000.tar``, ``…-000001.tar``, …
+
+    A shard is opened with its first sample, so that none is empty. Finished shards are committed in the background;
+    what goes wrong there is raised by a later call.
+
+    Parameters
+    ----------
+    store, prefix : where the shards go; store None only counts, for a plan.
+    limits : what ends a shard.
+    pipeline : threads and buffers, shared by all series of a run.
+    gzip : compress each shard.
+    on_shard : called with each shard as it is finished.
+    """
+
+    def __init__(
+        self,
+        store: ShardStore | None,
+        prefix: str,
+        limits: Limits,
+        pipeline: Pipeline,
+        *,
+        gzip: bool = False,
+        on_shard: Callable[[FinishedShard], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._limits = limits
+        self._pipeline = pipeline
+        self._gzip = gzip
+        self._on_shard = on_shard
+        self._index = 0
+        self._open: _OpenShard | None = None
+        self._committing: tuple[_OpenShard, Future[Stored]] | None = None
+        self.finished: list[FinishedShard] = []
+
+    def room(self) -> float:
+        """How many samples the current shard still takes, by count."""
+        taken = 0 if self._open is None else self._open.samples
+        return self._limits.quota(self._index) - taken
+
+    def add_packed(self, keys: Sequence[str], payloads: Sequence[bytes], stats: Mapping[str, FieldStats]) -> None:
+        """Write msgpack samples into the current shard; no more of them than :meth:`room` says.
+
+        Parameters
+        ----------
+        keys, payloads : the samples.
+        stats : of their fields.
+        """
+        if not keys:
+            return
+        shard = self._current()
+        shard.tar.add_packed(keys, payloads)
+        shard.note(keys[0], keys[-1], len(keys))
+        if shard.packed is not None:
+            merge_stats(shard.packed, stats)
+        self._finish_if_full()
+
+    def add(self, sample: Sample) -> None:
+        """Write one sample of members, into the next shard if the current one would grow over its limit."""
+        fields = sorted(sample.fields.items())
+        limit = self._limits.max_bytes
+        if limit is not None and self._open is not None:
+            members = self._open.tar.members + sum(_size(sample.key, name, value) for name, value in fields)
+            if archive_bytes(members) > limit:
+                self.finish_shard()
+        shard = self._current()
+        for name, value in fields:
+            shard.tar.add(f"{sample.key}.{name}", value)
+        shard.note(sample.key, sample.key, 1)
+        shard.observe(fields)
+        self._finish_if_full()
+
+    def finish_shard(self) -> None:
+        """End the current shard, if one is open: the next sample begins another."""
+        shard = self._open
+        if shard is None:
+            return
+        shard.tar.close()
+        self._open = None
+        self._index += 1
+        shard.observe_pending()
+        self._collect()
+        if shard.stream is None:
+            self._finished(shard, Stored(archive_bytes(shard.tar.members), ""))
+        else:
+            self._committing = shard, shard.stream.finish()
+
+    def close(self) -> list[FinishedShard]:
+        """End the series; all shards are in the store when this returns."""
+        self.finish_shard()
+        self._collect()
+        return self.finished
+
+    def abort(self) -> None:
+        """Give up the shard that is open; what is committed already stays."""
+        shard, self._open = self._open, None
+        if shard is not None and shard.stream is not None:
+            shard.tar.drop()
+            shard.stream.abort()
+        if self._committing is not None:
+            _, future = self._committing
+            self._committing = None
+            future.exception()  # wait: it commits, or cleans up after itself
+
+    def _current(self) -> _OpenShard:
+        if self._open is None:
+            name = shard_name(self._index, gzip=self._gzip)
+            if self._store is None:
+                self._open = _OpenShard(name, TarCounter())
+            else:
+                sink = self._store.create(join(self._prefix, name))
+                stream = ShardStream(sink, self._pipeline, gzip=self._gzip)
+                self._open = _OpenShard(name, TarWriter(stream), stream)
+        return self._open
+
+    def _finish_if_full(self) -> None:
+        if self.room() <= 0:
+            self.finish_shard()
+
+    def _collect(self) -> None:
+        """Wait for the shard that is being committed; at most one is, which bounds memory and surprises."""
+        if self._committing is None:
+            return
+        shard, future = self._committing
+        self._committing = None
+        self._finished(shard, future.result())
+
+    def _finished(self, shard: _OpenShard, stored: Stored) -> None:
+        row = ShardRow(
+            name=shard.name,
+            samples=shard.samples,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            first_key=shard.first_key,
+            last_key=shard.last_key,
+        )
+        tar = shard.tar
+        done = FinishedShard(row, tar.payload, archive_bytes(tar.members), shard.packed, shard.members)
+        self.finished.append(done)
+        if self._on_shard is not None:
+            self._on_shard(done)
+
+
+def _size(key: str, name: str, value: Value) -> int:
+    return member_bytes(f"{key}.{name}", len(value) if isinstance(value, bytes) else value.size)

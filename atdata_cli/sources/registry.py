@@ -1,0 +1,229 @@
+"""From what a person names to a source: finds what each name is, and builds the one source that reads them all."""
+
+from __future__ import annotations
+
+import importlib
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atdata_cli.errors import NotFoundError, UsageError
+from atdata_cli.refs import basename, expand_braces, is_glob, refuse_unsafe
+from atdata_cli.sources.base import FileInfo, Files, InputFile, Source
+from atdata_cli.sources.formats import FORMATS, format_of
+
+__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "open_source"]
+
+FILES = "files"
+TAR = "tar"
+KINDS = (FILES, TAR, *FORMATS)
+_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+
+DatasetShards = Callable[[str], Sequence[InputFile] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How sources are read.
+
+    Attributes
+    ----------
+    kind : one of ``KINDS``; None to find out.
+    include, exclude : globs for the files of folders.
+    join, on : row file whose columns are added to files, and the column that names the file.
+    null : a CSV cell that means null, besides an empty one.
+    infer : whether CSV columns get types.
+    types : of CSV columns, instead of inferred ones.
+    fields : the columns that are wanted, so that others need not be read.
+    """
+
+    kind: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    join: str | None = None
+    on: str | None = None
+    null: str | None = None
+    infer: bool = True
+    types: Mapping[str, str] | None = None
+    fields: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """Find options that mean nothing.
+
+        Raises
+        ------
+        UsageError : an unknown kind, or an option without its partner.
+        """
+        if self.kind is not None and self.kind not in KINDS:
+            raise UsageError(f"--from {self.kind}: no such format", hint="one of " + ", ".join(KINDS))
+        if (self.join is None) != (self.on is None):
+            raise UsageError("--join FILE and --on FIELD go together")
+
+    def identity(self) -> dict[str, Any]:
+        """The options that change samples but neither names nor sizes of the input."""
+        named = {"from": self.kind, "null": self.null, "on": self.on, "no_infer": not self.infer or None}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One name after expansion: a folder, a file or a stream."""
+
+    url: str
+    kind: str
+    inputs: tuple[InputFile, ...] = ()
+
+
+def open_source(
+    names: Sequence[str], files: Files, options: ReadOptions, *, dataset_shards: DatasetShards | None = None
+) -> Source:
+    """The source that reads all *names*, in their order.
+
+    Parameters
+    ----------
+    names : folders, files, brace patterns, globs, at paths or URLs, or ``-``.
+    files : access to them.
+    options : how to read.
+    dataset_shards : gives the shards of a folder that is a dataset, or None for any other folder.
+
+    Raises
+    ------
+    NotFoundError : a name, or a pattern, stands for nothing.
+    UsageError : names of different kinds, or of a kind that cannot be told.
+    """
+    options.check()
+    finder = _Finder(files, options, dataset_shards or (lambda url: None))
+    found = [item for name in names for item in finder.find(name)]
+    kinds = list(dict.fromkeys(item.kind for item in found))
+    if len(kinds) > 1:
+        raise _mixed(found, kinds)
+    if kinds[0] == FILES:
+        return _folder(found, files, options)
+    if options.join is not None:
+        raise UsageError("--join adds columns to the files of a folder", url=found[0].url)
+    inputs = [item for group in found for item in group.inputs]
+    if kinds[0] == TAR:
+        from atdata_cli.sources.tars import TarSource
+
+        return TarSource(files, inputs)
+    return _rows(kinds[0], inputs, files, options)
+
+
+class _Finder:
+    def __init__(self, files: Files, options: ReadOptions, dataset_shards: DatasetShards) -> None:
+        self._files = files
+        self._options = options
+        self._dataset_shards = dataset_shards
+
+    def find(self, name: str) -> list[_Found]:
+        """What one name stands for."""
+        if name == "-":
+            return [self._stream()]
+        refuse_unsafe(name)
+        info = self._files.info(name)
+        if info is not None:
+            return [self._one(name, info)]
+        found = []
+        for pattern in expand_braces(name):
+            matches = self._files.glob(pattern) if is_glob(pattern) else [pattern]
+            for url in matches:
+                info = self._files.info(url)
+                if info is None:
+                    raise NotFoundError("there is no such file or folder", url=url)
+                found.append(self._one(url, info))
+        if not found:
+            raise NotFoundError("nothing matches this pattern", url=name)
+        return found
+
+    def _stream(self) -> _Found:
+        kind = self._options.kind
+        if kind is None or kind == FILES:
+            raise UsageError(
+                "standard input needs --from FORMAT", hint="one of " + ", ".join(k for k in KINDS if k != FILES)
+            )
+        return _Found("-", kind, (InputFile("-", "-", None),))
+
+    def _one(self, url: str, info: FileInfo) -> _Found:
+        if info.kind == "folder":
+            return self._folder(url)
+        if info.kind != "file" and self._options.kind is None:
+            raise UsageError("this is a device or pipe: say what it holds with --from FORMAT", url=url)
+        kind = self._options.kind or _kind_of(url)
+        return _Found(url, kind, (InputFile(basename(url), url, info.size),))
+
+    def _folder(self, url: str) -> _Found:
+        if self._options.kind != FILES:
+            shards = self._dataset_shards(url)
+            if shards is not None:
+                return _Found(url, TAR, tuple(shards))
+        if self._options.kind == FILES or self._options.include or self._options.exclude or self._options.join:
+            if self._options.kind not in (None, FILES):
+                return self._folder_of(url, self._options.kind)
+            return _Found(url, FILES)
+        kinds: set[str] = set()
+        for relative, info in self._files.walk(url):
+            if info.kind == "file":
+                kinds.add(_kind_of(relative))
+                if len(kinds) > 1 and self._options.kind is None:
+                    raise UsageError(
+                        f"the folder mixes {' and '.join(sorted(kinds))}: say what it is with --from FORMAT",
+                        url=url,
+                        hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
+                    )
+        kind = self._options.kind or next(iter(kinds), FILES)
+        return _Found(url, FILES) if kind == FILES else self._folder_of(url, kind)
+
+    def _folder_of(self, url: str, kind: str) -> _Found:
+        """All files of one kind in a folder."""
+        listed = [
+            (relative, info)
+            for relative, info in self._files.walk(url)
+            if info.kind == "file" and _kind_of(relative) == kind
+        ]
+        listed.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
+        return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
+
+
+def _kind_of(name: str) -> str:
+    if posixpath.basename(name).lower().endswith(_TAR_ENDINGS):
+        return TAR
+    return format_of(name) or FILES
+
+
+def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:
+    examples = ", ".join(f"{next(item.url for item in found if item.kind == kind)} is {kind}" for kind in kinds)
+    hint = "write them one kind at a time, or say what they are with --from FORMAT"
+    if FILES in kinds and len(kinds) == 2:
+        hint = "--join FILE --on FIELD adds a row file's columns to the files that it names"
+    return UsageError(f"the sources are of different kinds: {examples}", hint=hint)
+
+
+def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Source:
+    from atdata_cli.sources.files import FolderSource
+
+    folder = FolderSource(
+        files, [item.url for item in found], include=options.include, exclude=options.exclude
+    )
+    if options.join is None or options.on is None:
+        return folder
+    from atdata_cli.sources.join import JoinSource
+
+    info = files.info(options.join)
+    if info is None:
+        raise NotFoundError("there is no such file", url=options.join)
+    kind = format_of(options.join)
+    if kind is None:
+        raise UsageError("--join needs a row file: .jsonl, .csv, .tsv, .parquet, …", url=options.join)
+    table = _rows(kind, [InputFile(basename(options.join), options.join, info.size)], files, options)
+    return JoinSource(folder, table, options.on)
+
+
+def _rows(kind: str, inputs: Sequence[InputFile], files: Files, options: ReadOptions) -> Any:
+    module, _, name = FORMATS[kind].source.partition(":")
+    source = getattr(importlib.import_module(module), name)
+    if kind in ("csv", "tsv"):
+        return source(files, inputs, null=options.null, infer=options.infer, types=options.types)
+    if kind in ("parquet", "arrow"):
+        return source(files, inputs, columns=options.fields)
+    return source(files, inputs)
