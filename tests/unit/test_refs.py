@@ -141,12 +141,7 @@ def test_braces_expand_as_braceexpand_does(text):
     if count is None:
         assert refs.expand_braces(text) == [text]
         return
-    try:
-        expected = list(braceexpand(text)) if "{" in text else [text]
-    except (ValueError, TypeError):
-        with pytest.raises(UsageError):
-            refs.expand_braces(text)
-        return
+    expected = list(braceexpand(text)) if "{" in text else [text]
     assert refs.expand_braces(text) == expected
     assert len(expected) <= count
 
@@ -169,7 +164,6 @@ def test_braces():
         "{1.." + "9" * 5000 + "}",
         "{" * 2000 + "}" * 2000,
         "{1..1000000}" + "x" * 100_000,
-        "{a..e..2}",
     ],
 )
 def test_braces_that_would_not_end(text):
