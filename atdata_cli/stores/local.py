@@ -32,7 +32,7 @@ from atdata_cli.refs import check_name, join
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import ShardUrls, StoreBase
 
-__all__ = ["LocalSink", "LocalStore", "entry_kind"]
+__all__ = ["LocalSink", "LocalStore", "entry_kind", "is_temporary", "temporary_name"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
 _LOCK = re.compile(r"\..+\.lock", re.DOTALL)
@@ -110,7 +110,7 @@ class LocalStore(StoreBase):
         """All files below a folder in bytewise order, without the temporary ones of runs under way."""
         prefix = prefix.strip("/")
         for name, entry in _walk(self._path(prefix), prefix):
-            if _TEMPORARY.fullmatch(entry.name) or _LOCK.fullmatch(entry.name):
+            if is_temporary(entry.name) or _LOCK.fullmatch(entry.name):
                 continue
             try:
                 info = entry.stat()
@@ -196,7 +196,7 @@ class LocalStore(StoreBase):
         prefix = prefix.strip("/")
         found = []
         for name, entry in _walk(self._path(prefix), prefix):
-            if _TEMPORARY.fullmatch(entry.name) and not _in_use(entry.path):
+            if is_temporary(entry.name) and not _in_use(entry.path):
                 found.append(name)
         return found
 
@@ -216,10 +216,8 @@ class LocalStore(StoreBase):
         if not os.path.basename(path):
             raise UsageError("a file needs a name", url=path)
         folder, base = os.path.split(path)
-        # Cut in bytes, so that the longer temporary name stays within the 255 that file systems allow.
-        short = os.fsdecode(os.fsencode(base)[:200])
         for attempt in range(_RACES):
-            temporary = os.path.join(folder, f".{short}.{secrets.token_hex(8)}.part")
+            temporary = os.path.join(folder, temporary_name(base))
             try:
                 with self._folders:
                     self._make_folders(folder)
@@ -337,6 +335,21 @@ class LocalSink:
             os.close(descriptor)
 
 
+def temporary_name(base: str) -> str:
+    """A new hidden name for what is to become the file *base* in the same folder."""
+    return f".{_shortened(base)}.{secrets.token_hex(8)}.part"
+
+
+def is_temporary(base: str) -> bool:
+    """Whether a file's name, without folder, comes from :func:`temporary_name`."""
+    return _TEMPORARY.fullmatch(base) is not None
+
+
+def _shortened(base: str) -> str:
+    """Cut in bytes, so that what is put around it stays within the 255 that file systems allow."""
+    return os.fsdecode(os.fsencode(base)[:200])
+
+
 def _absolute(urls: ShardUrls) -> ShardUrls:
     """The same shards under absolute paths."""
     return ShardUrls(
@@ -375,7 +388,7 @@ def _locked(path: str) -> Iterator[None]:
     killed process left behind is simply used by the next.
     """
     folder, base = os.path.split(path)
-    lock = os.path.join(folder, f".{os.fsdecode(os.fsencode(base)[:200])}.lock")
+    lock = os.path.join(folder, f".{_shortened(base)}.lock")
     give_up = time.monotonic() + _LOCK_SECONDS
     with _THREADS:
         while True:
