@@ -147,12 +147,17 @@ class FilesystemStore(StoreBase):
             if _creates_exclusively(self.fs):
                 try:
                     self.fs.pipe_file(path, data, mode="create")
-                except FileExistsError:
-                    if not self.fs.isfile(path):  # a file where a folder is needed
-                        raise
-                    return False
                 except NotImplementedError:
                     pass
+                except (TimeoutError, ConnectionError, PermissionError):
+                    raise  # these say nothing about who has the name
+                except OSError:
+                    # Not only FileExistsError: s3fs has EINVAL for a failed precondition. Without a file
+                    # under the name it was another error, such as a file where a folder is needed.
+                    self.fs.invalidate_cache()
+                    if not self.fs.isfile(path):
+                        raise
+                    return False
                 else:
                     return True
             self.fs.invalidate_cache()
