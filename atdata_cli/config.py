@@ -1,0 +1,89 @@
+"""The environment variables that the tool reads: defined once, for code, help, man pages and docs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "VARIABLES",
+    "Variable",
+    "cache_home",
+    "force_color",
+    "get",
+    "no_color",
+    "s3_endpoint_url",
+    "s3_region",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable.
+
+    Attributes
+    ----------
+    name : as in the environment.
+    meaning : one line for help and man pages.
+    secret : its value must never be printed.
+    """
+
+    name: str
+    meaning: str
+    secret: bool = False
+
+
+_TABLE = (
+    Variable("AWS_ENDPOINT_URL", "URL of the S3 server, for stores that are not Amazon's"),
+    Variable("AWS_ENDPOINT_URL_S3", "the same for S3 alone; wins over AWS_ENDPOINT_URL"),
+    Variable("AWS_ACCESS_KEY_ID", "access key for s3: URLs", secret=True),
+    Variable("AWS_SECRET_ACCESS_KEY", "secret key for s3: URLs", secret=True),
+    Variable("AWS_SESSION_TOKEN", "session token of temporary credentials", secret=True),
+    Variable("AWS_REGION", "region of the bucket"),
+    Variable("AWS_DEFAULT_REGION", "region of the bucket, if AWS_REGION is not set"),
+    Variable("AWS_PROFILE", "profile of the AWS configuration files to use"),
+    Variable("NO_COLOR", "no colour in messages, if not empty"),
+    Variable("FORCE_COLOR", "colour in messages also outside a terminal, if not empty"),
+    Variable("XDG_CACHE_HOME", "folder of caches; ~/.cache by default"),
+)
+
+VARIABLES: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE}
+"""Name to definition, in the order in which they are documented."""
+
+
+def get(name: str) -> str | None:
+    """The value of a variable of :data:`VARIABLES`; None if it is unset or empty.
+
+    Empty counts as unset, as ``VAR= command`` and CI systems mean it. A name that is not in the table is a
+    ``KeyError``: what is read must be documented.
+    """
+    return os.environ.get(VARIABLES[name].name) or None
+
+
+def s3_endpoint_url() -> str | None:
+    """URL of the S3 server that the environment names, in the order in which the AWS tools look."""
+    return get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL")
+
+
+def s3_region() -> str | None:
+    """Region that the environment names."""
+    return get("AWS_REGION") or get("AWS_DEFAULT_REGION")
+
+
+def no_color() -> bool:
+    """Whether colour is switched off (https://no-color.org: any value that is not empty)."""
+    return get("NO_COLOR") is not None
+
+
+def force_color() -> bool:
+    """Whether colour is asked for outside a terminal too; :func:`no_color` wins."""
+    return get("FORCE_COLOR") is not None
+
+
+def cache_home() -> str:
+    """Folder of caches, by the XDG base directory rules: a relative XDG_CACHE_HOME is ignored."""
+    named = get("XDG_CACHE_HOME")
+    if named and os.path.isabs(named):
+        return named
+    return os.path.join(os.path.expanduser("~"), ".cache")

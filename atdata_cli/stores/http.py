@@ -1,0 +1,246 @@
+"""Datasets on a web server, for reading.
+
+What fsspec's HTTP file system does is used for requests and for the cache of ranges; what a URL is (size,
+ranges, or an error) is found out here: fsspec calls every failure "not found", and takes a server for one
+with ranges until the first seek fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO, NoReturn, TypeVar
+
+from atdata_cli.errors import (
+    AtdataError,
+    AuthError,
+    DataError,
+    NotFoundError,
+    TemporaryError,
+    UsageError,
+)
+from atdata_cli.refs import check_name, join
+from atdata_cli.shards.protocols import ObjectInfo, ShardSink
+from atdata_cli.stores.base import ShardUrls, StoreBase
+from atdata_cli.stores.filesystem import fs_errors, reader
+
+__all__ = ["Answer", "HTTPStore", "http_errors"]
+
+_CONNECT_SECONDS = 30
+_SILENCE_SECONDS = 120  # without a byte; a shard as a whole may take as long as it takes
+_BLOCK = 4 << 20  # of a range request
+_SMALL = 1 << 30  # no manifest comes near
+
+_LEGAL = "%/:?#[]@!$&'()*+,;=~"  # in URLs, by RFC 3986
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says of a URL.
+
+    Attributes
+    ----------
+    status : 200, or 206 for a range.
+    size : bytes, if it tells.
+    version : its ETag, or when the file changed.
+    """
+
+    status: int
+    size: int | None
+    version: str | None
+
+
+class HTTPStore(StoreBase):
+    """A folder of a web server, read only.
+
+    Parameters
+    ----------
+    root : URL that names are relative to. Its query (a token, a signature) is kept behind every name.
+    """
+
+    def __init__(self, root: str) -> None:
+        from urllib.parse import quote
+
+        self.root = quote(root, safe=_LEGAL)
+
+    def __reduce__(self) -> tuple[type[HTTPStore], tuple[str]]:
+        return type(self), (self.root,)
+
+    @cached_property
+    def _fs(self) -> Any:
+        import aiohttp
+        from fsspec.implementations.http import HTTPFileSystem
+
+        # aiohttp's default would end a transfer after five minutes, and would not look at HTTPS_PROXY or
+        # NO_PROXY.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        # URLs are sent as they are, for their signatures; what is stored is not to be compressed on the way,
+        # for its size and hash.
+        return HTTPFileSystem(
+            encoded=True,
+            block_size=_BLOCK,
+            client_kwargs={"trust_env": True, "timeout": timeout},
+            headers={"Accept-Encoding": "identity"},
+        )
+
+    def url(self, name: str) -> str:
+        """The URL of a name."""
+        return join(self.root, check_name(name, url=self.root)) if name else self.root
+
+    def open(self, name: str) -> BinaryIO:
+        """Open for reading: with seeks if the server sends ranges, else from the beginning on."""
+        url = self.url(name)
+        answer = self._ask(url, self._probe)
+        if answer.size == 0:
+            return io.BytesIO()
+        ranges = answer.status == 206 and answer.size is not None
+        options = {"size": answer.size} if ranges else {"size": 1, "block_size": 0}
+        with http_errors(url, "read"):
+            return reader(self._fs.open(url, "rb", **options), url, seekable=ranges, errors=http_errors)
+
+    def read(self, name: str) -> bytes | None:
+        """A small object whole, or None."""
+        try:
+            with self.open(name) as file:
+                data = file.read(_SMALL + 1)
+        except NotFoundError:
+            return None
+        if len(data) > _SMALL:
+            raise DataError("it is too large for what it should be", url=self.url(name))
+        return data
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """One object, or None.
+
+        Raises
+        ------
+        AtdataError : it is there, but the server does not tell its size.
+        """
+        answer = self.look(name)
+        if answer is None:
+            return None
+        if answer.size is None:
+            raise AtdataError("the server does not tell its size", url=self.url(name))
+        return ObjectInfo(name, answer.size, answer.version)
+
+    def look(self, name: str) -> Answer | None:
+        """What the server says of *name*: by HEAD, or by a GET of one byte where HEAD does not tell."""
+        url = self.url(name)
+        try:
+            answer = self._ask(url, self._head)
+            if answer is None or answer.size is None:
+                answer = self._ask(url, self._probe)
+        except NotFoundError:
+            return None
+        return answer
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """HTTP has no listings: always an error."""
+        raise UsageError(
+            "HTTP has no listing of folders",
+            url=self.url(prefix),
+            hint="name the manifest.json, or the files themselves: shard-{000000..000009}.tar",
+        )
+
+    def write_shards(self, ds: Any, *, prefix: str, **kwargs: Any) -> ShardUrls:
+        """Always an error."""
+        self._refuse(prefix)
+
+    def create(self, name: str) -> ShardSink:
+        """Always an error."""
+        self._refuse(name)
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Always an error."""
+        self._refuse(name)
+
+    def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
+        """Always an error."""
+        self._refuse(name)
+
+    def delete(self, name: str) -> None:
+        """Always an error."""
+        self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise UsageError("http is read only", url=self.url(name), hint="write to a folder or to s3:")
+
+    def _ask(self, url: str, request: Callable[[str], Awaitable[_Result]]) -> _Result:
+        from fsspec.asyn import sync
+
+        with http_errors(url, "read"):
+            result: _Result = sync(self._fs.loop, request, url)
+            return result
+
+    async def _head(self, url: str) -> Answer | None:
+        """The answer to HEAD; None where only GET can tell: a presigned URL is signed for GET alone."""
+        session = await self._fs.set_session()
+        headers = self._fs.kwargs["headers"]
+        async with session.head(self._fs.encode_url(url), allow_redirects=True, headers=headers) as response:
+            if response.status == 404:
+                response.raise_for_status()
+            return _answer(response.status, response.headers) if response.status == 200 else None
+
+    async def _probe(self, url: str) -> Answer:
+        """The answer to a GET of the first byte: status 206 means that the server sends ranges."""
+        session = await self._fs.set_session()
+        headers = {**self._fs.kwargs["headers"], "Range": "bytes=0-0"}
+        async with session.get(self._fs.encode_url(url), headers=headers) as response:
+            # The answer of a range that an empty file does not have.
+            if response.status == 416 and response.headers.get("Content-Range") == "bytes */0":
+                return Answer(206, 0, None)
+            response.raise_for_status()
+            return _answer(response.status, response.headers)
+
+
+def _answer(status: int, headers: Mapping[str, str]) -> Answer:
+    size = headers.get("Content-Length")
+    if status == 206:
+        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
+        size = match[1] if match else None
+    elif headers.get("Content-Encoding", "identity") != "identity":
+        size = None  # of the compressed form
+    version = headers.get("ETag") or headers.get("Last-Modified")
+    return Answer(status, int(size) if size and size.isdigit() else None, version)
+
+
+@contextlib.contextmanager
+def http_errors(url: str, doing: str) -> Iterator[None]:
+    """Turn what aiohttp raises into our errors: by status, and whether a retry can help."""
+    import aiohttp
+
+    try:
+        with fs_errors(url, doing):
+            yield
+    except AtdataError as error:
+        cause = error.__cause__
+        if isinstance(cause, aiohttp.ClientResponseError):
+            raise _status_error(cause.status, cause.message, url, doing) from cause
+        if isinstance(cause, aiohttp.ClientSSLError):
+            hint = "check the server's certificate; SSL_CERT_FILE names the file of a CA of your own"
+            raise AtdataError(f"cannot {doing} it: {cause}", url=url, hint=hint) from cause
+        if isinstance(cause, aiohttp.InvalidURL):
+            raise UsageError(f"cannot {doing} it: it is not a valid URL", url=url) from cause
+        if isinstance(cause, aiohttp.ClientPayloadError):
+            raise TemporaryError("the connection ended before the file did", url=url) from cause
+        if isinstance(cause, aiohttp.ClientConnectionError | TimeoutError):
+            reason = str(cause) or type(cause).__name__
+            raise TemporaryError(f"cannot {doing} it: {reason}", url=url) from cause
+        raise
+
+
+def _status_error(status: int, message: str, url: str, doing: str) -> AtdataError:
+    what = f"cannot {doing} it: HTTP {status} {message}".rstrip()
+    if status in {404, 410}:
+        return NotFoundError(what, url=url)
+    if status in {401, 403, 407}:
+        return AuthError(what, url=url, hint="a presigned URL may have expired: make a new one")
+    if status in {408, 425, 429} or status >= 500:
+        return TemporaryError(what, url=url)
+    return AtdataError(what, url=url)
