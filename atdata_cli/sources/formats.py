@@ -1,0 +1,43 @@
+"""The row formats: which class reads each, and which file names it has. Cheap to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FORMATS", "RowFormat", "format_of"]
+
+_COMPRESSED = ("", ".gz", ".zst", ".bz2", ".xz")
+
+
+@dataclass(frozen=True, slots=True)
+class RowFormat:
+    """A row format.
+
+    Attributes
+    ----------
+    source : ``module:Class`` of its ``RowSource``, built as ``Class(files, inputs, ...)``.
+    endings : what its files' names end in, in lower case.
+    """
+
+    source: str
+    endings: tuple[str, ...]
+
+
+def _text(*endings: str) -> tuple[str, ...]:
+    return tuple(ending + packed for ending in endings for packed in _COMPRESSED)
+
+
+FORMATS: dict[str, RowFormat] = {
+    "jsonl": RowFormat("atdata_cli.sources.jsonl:JsonlSource", _text(".jsonl", ".ndjson")),
+    "csv": RowFormat("atdata_cli.sources.csvrows:CsvSource", _text(".csv")),
+    "tsv": RowFormat("atdata_cli.sources.csvrows:TsvSource", _text(".tsv")),
+    "parquet": RowFormat("atdata_cli.sources.arrow:ParquetSource", (".parquet", ".pq")),
+    "arrow": RowFormat("atdata_cli.sources.arrow:ArrowSource", _text(".arrow", ".arrows", ".feather")),
+    "msgpack": RowFormat("atdata_cli.sources.msgpackrows:MsgpackSource", _text(".msgpack")),
+}
+
+
+def format_of(name: str) -> str | None:
+    """The row format that a file's name tells, or None."""
+    lower = name.lower()
+    return next((key for key, row_format in FORMATS.items() if lower.endswith(row_format.endings)), None)

@@ -1,0 +1,158 @@
+import gzip
+import json
+
+import pytest
+from hypothesis import given as hypothesis_given
+from hypothesis import strategies as st
+from rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
+
+from atdata_cli.errors import DataError, NotFoundError, UsageError
+from atdata_cli.sources.base import InputFile
+from atdata_cli.sources.jsonl import JsonlSource, may_hold_long_integers, parse_lines
+
+
+def source(path, content):
+    return JsonlSource(LocalFiles(), [given(path / "rows.jsonl", content)])
+
+
+def test_rows_lines_and_numbers(tmp_path):
+    found = source(tmp_path, b'\xef\xbb\xbf{"a": 1}\r\n\n{"a": 2}\n[1]\n  \n{"a": 3}')
+    assert rows_of(found) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert [line for batch in found.batches() for line in batch.lines] == [1, 3, 6]
+    assert numbers_of(found) == [0, 1, 3]
+    assert found.count() == 4
+    (reject,) = rejects_of(found)
+    assert reject.where == f"{tmp_path}/rows.jsonl:4"
+    assert "not an object but a list" in reject.reason
+    assert reject.record == "[1]"
+    assert found.position() == found.size()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"a": 1', "not JSON: unexpected end of data at column 8"),
+        (b'{"a": NaN}', "NaN at column 7; write null"),
+        (b'{"a": -Infinity}', "-Infinity at column 7; write null"),
+        (b'{"a": 1e999}', "infinity"),
+        (b'{"a": "\xff"}', "not UTF-8: byte 0xff at byte 8"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b"null", "not an object but null"),
+        (b'"text"', "not an object but a text"),
+        (b'{"a": [{"b": 18446744073709551616}]}', "integer beyond 64 bits: 18446744073709551616"),
+        (b'{"a": -9223372036854775809}', "integer beyond 64 bits: -9223372036854775809"),
+        (b'{"a": ' + b"9" * 200 + b"}", "(200 digits)"),
+        (b'{"a": 0.' + b"1" * 30 + b', "b": ' + b"1" * 30 + b"}", "beyond 64 bits"),
+        (b'{"a": ' * 1020 + b"0" + b"}" * 1020 + b" " + b"1" * 21, "not JSON"),
+        (b'{"a":' + b"[" * 1010 + b"1" * 21 + b"]" * 1010 + b"}", "beyond 64 bits"),
+    ],
+)
+def test_rejects(tmp_path, line, reason):
+    found = source(tmp_path, b'{"ok": 1}\n' + line + b'\n{"ok": 2}\n')
+    assert rows_of(found) == [{"ok": 1}, {"ok": 2}]
+    (reject,) = rejects_of(found)
+    assert reason in reject.reason
+    assert reject.where.endswith("rows.jsonl:2")
+    assert numbers_of(found) == [0, 2]
+    assert found.count() == 3
+
+
+def test_long_numbers_that_are_fine(tmp_path):
+    line = (
+        b'{"a": 18446744073709551615, "b": -9223372036854775808, "c": "123456789012345678901234567890",'
+        b' "d": 0.00012345678901234567, "e": 1.' + b"3" * 60 + b', "f": 1e22}'
+    )
+    assert rows_of(source(tmp_path, line)) == [json.loads(line)]
+
+
+@hypothesis_given(
+    st.lists(
+        st.one_of(
+            st.integers(-(2**70), 2**70),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.text("0123456789.-", max_size=50),
+        )
+    )
+)
+def test_long_integers_are_found_exactly(values):
+    line = json.dumps({"v": values}).encode()
+    fits = all(not isinstance(v, int) or -(2**63) <= v < 2**64 for v in values)
+    item = InputFile("x", "x", 1)
+    batch = parse_lines(item, [line], 1, exact=not may_hold_long_integers(line + b"\n"))
+    assert bool(batch.rows) == fits
+    if fits:
+        assert batch.rows == [{"v": values}]
+
+
+def test_equal_names_the_last_wins(tmp_path):
+    assert rows_of(source(tmp_path, b'{"a": 1, "a": 2}')) == [{"a": 2}]
+
+
+def test_a_rejects_text_is_cut(tmp_path):
+    (reject,) = rejects_of(source(tmp_path, b'["' + b"x" * 50_000 + b"\xff\n"))
+    assert len(reject.record) == 10_001
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n"])
+def test_many_rows_make_bounded_batches(tmp_path, end):
+    rows = [{"i": i, "text": "x" * (i % 300)} for i in range(20_000)]
+    found = source(tmp_path, end.join(json.dumps(row).encode() for row in rows))
+    assert rows_of(found) == rows
+    assert numbers_of(found) == list(range(20_000))
+    assert found.count() == 20_000
+    assert max(batch.records for batch in found.batches()) <= 1000
+    lines = [line for batch in found.batches() for line in batch.lines]
+    apart = end.count(b"\n")
+    assert lines == list(range(1, 20_000 * apart + 1, apart))
+
+
+def test_a_huge_row_comes_alone(tmp_path):
+    rows = [{"t": "a" * size} for size in (10, 3_000_000, 10, 600_000, 10)]
+    found = source(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))
+    assert rows_of(found) == rows
+    assert all(batch.records == 1 for batch in found.batches() if len(str(batch.rows)) > 2_000_000)
+
+
+def test_files_one_after_the_other(tmp_path):
+    inputs = [given(tmp_path / f"{i}.jsonl", f'{{"i": {i}}}\n'.encode()) for i in range(3)]
+    found = JsonlSource(LocalFiles(), inputs)
+    assert [(b.file.name, b.rows, list(b.lines)) for b in found.batches()] == [
+        (f"{i}.jsonl", [{"i": i}], [1]) for i in range(3)
+    ]
+    assert found.position() == found.size() == 27
+    assert rows_of(found) == rows_of(found)
+
+
+def test_empty_files(tmp_path):
+    for content in (b"", b"\n\n", b"\xef\xbb\xbf"):
+        found = source(tmp_path, content)
+        assert rows_of(found) == []
+        assert found.count() == 0
+
+
+def test_compressed_rows_and_their_position(tmp_path):
+    packed = gzip.compress(b'{"a": 1}\n' * 5000)
+    found = JsonlSource(LocalFiles(), [given(tmp_path / "rows", packed)])
+    assert len(rows_of(found)) == 5000 == found.count()
+    assert found.position() == len(packed)
+
+
+def test_standard_input_is_read_once():
+    found = JsonlSource(LocalFiles(piped(b'{"a": 1}\n' * 100_000)), [STDIN])
+    assert not found.rewindable
+    assert found.count() is None
+    assert found.size() is None
+    assert len(rows_of(found)) == 100_000
+    with pytest.raises(UsageError, match="only once"):
+        found.batches()
+
+
+def test_wrong_inputs(tmp_path):
+    with pytest.raises(DataError, match="UTF-16") as caught:
+        rows_of(source(tmp_path, '{"a": 1}'.encode("utf-16")))
+    assert "iconv" in caught.value.hint
+    with pytest.raises(NotFoundError) as missing:
+        rows_of(JsonlSource(LocalFiles(), [InputFile("x", str(tmp_path / "x"), 1)]))
+    assert missing.value.url == str(tmp_path / "x")
+    with pytest.raises(UsageError):
+        JsonlSource(LocalFiles(), [])
