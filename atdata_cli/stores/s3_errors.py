@@ -1,0 +1,233 @@
+"""What went wrong between us and an S3 server, as an error that a person can act on.
+
+s3fs turns botocore's ``ClientError`` into the nearest ``OSError`` and keeps the original as ``__cause__``.
+Only the original tells a missing bucket from a missing key, or a wrong secret from a missing permission, so
+it is the original that counts here. Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from atdata_cli.errors import (
+    AtdataError,
+    AuthError,
+    IntegrityError,
+    NotFoundError,
+    TemporaryError,
+    UsageError,
+    from_os_error,
+)
+
+__all__ = ["BARE_CODES", "error_code", "retries_made", "translated"]
+
+# A HEAD request's answer has no body: its code is the bare HTTP status.
+BARE_CODES = frozenset({"400", "403", "404"})
+
+_Known = tuple[type[AtdataError], str, str]
+
+_REGION = "name the bucket's region (AWS_REGION or --region)"
+_CLOCK = "set this machine's clock: signatures are valid for 15 minutes"
+_LOGIN = "renew the credentials (with AWS: aws sso login, or export the new AWS_SESSION_TOKEN)"
+_AGAIN = "run the same command again"
+
+_CODES: dict[str, _Known] = {
+    "NoSuchBucket": (
+        NotFoundError,
+        "there is no such bucket",
+        "create the bucket, or check its name and the endpoint",
+    ),
+    "NoSuchKey": (NotFoundError, "there is no such object", "check the name"),
+    "404": (NotFoundError, "there is no such object or bucket", "check the name and the endpoint"),
+    "AccessDenied": (
+        AuthError,
+        "access denied",
+        "these credentials lack a permission (s3:GetObject, PutObject, ListBucket, AbortMultipartUpload)",
+    ),
+    "AllAccessDisabled": (AuthError, "all access to the bucket is disabled", "ask its owner"),
+    "AccountProblem": (AuthError, "the account has a problem", "ask the provider"),
+    "403": (AuthError, "access denied", "check the credentials and their permissions"),
+    "InvalidAccessKeyId": (
+        AuthError,
+        "the server does not know this access key",
+        "check AWS_ACCESS_KEY_ID, and that it belongs to this endpoint",
+    ),
+    "SignatureDoesNotMatch": (AuthError, "the secret key is wrong", "check AWS_SECRET_ACCESS_KEY"),
+    "ExpiredToken": (AuthError, "the credentials have expired", _LOGIN),
+    "ExpiredTokenException": (AuthError, "the credentials have expired", _LOGIN),
+    "TokenRefreshRequired": (AuthError, "the credentials have expired", _LOGIN),
+    "InvalidToken": (AuthError, "the session token is wrong", "check AWS_SESSION_TOKEN, or unset it"),
+    "RequestTimeTooSkewed": (AuthError, "this machine's clock is wrong", _CLOCK),
+    "AuthorizationHeaderMalformed": (AuthError, "the request was signed for another region", _REGION),
+    "PermanentRedirect": (UsageError, "the bucket is in another region", _REGION),
+    "IllegalLocationConstraintException": (UsageError, "the bucket is in another region", _REGION),
+    "301": (UsageError, "the bucket is in another region", _REGION),
+    "InvalidBucketName": (UsageError, "this cannot be a bucket's name", "check the part after s3://"),
+    "KeyTooLongError": (UsageError, "the name is too long", "a key has at most 1024 bytes"),
+    "EntityTooLarge": (
+        UsageError,
+        "the object is too large for this server",
+        "write smaller shards (--max-size)",
+    ),
+    "InvalidObjectState": (UsageError, "the object is archived", "restore it first"),
+    "BadDigest": (IntegrityError, "bytes were damaged on the way to the server", _AGAIN),
+    "InvalidDigest": (IntegrityError, "bytes were damaged on the way to the server", _AGAIN),
+    "XAmzContentSHA256Mismatch": (IntegrityError, "bytes were damaged on the way to the server", _AGAIN),
+    "XAmzContentChecksumMismatch": (IntegrityError, "bytes were damaged on the way to the server", _AGAIN),
+    "PreconditionFailed": (TemporaryError, "the object was changed meanwhile", _AGAIN),
+    "412": (TemporaryError, "the object was changed meanwhile", _AGAIN),
+    "NoSuchUpload": (TemporaryError, "somebody ended the unfinished upload", _AGAIN),
+    "NotImplemented": (AtdataError, "the server cannot do this", "it lacks a part of the S3 protocol"),
+    "QuotaExceeded": (AtdataError, "the quota is used up", "free some space, or write to another bucket"),
+    "XMinioStorageFull": (AtdataError, "the server's disks are full", "free some space, or write elsewhere"),
+}
+
+_TEMPORARY_CODES = frozenset(
+    {"SlowDown", "RequestTimeout", "RequestTimeoutException", "InternalError", "ServiceUnavailable"}
+    | {
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "TooManyRequests",
+        "BandwidthLimitExceeded",
+    }
+    | {"OperationAborted", "ConditionalRequestConflict", "IncompleteBody", "429"}
+)
+
+_NO_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile (AWS_PROFILE or --profile); "
+    "a public bucket needs none with --no-sign-request"
+)
+
+# botocore's and aiohttp's classes by name: importing them here would load those libraries with this module.
+_CLASSES: dict[str, _Known] = {
+    "NoCredentialsError": (AuthError, "there are no credentials", _NO_CREDENTIALS),
+    "PartialCredentialsError": (AuthError, "the credentials are incomplete", _NO_CREDENTIALS),
+    "CredentialRetrievalError": (
+        AuthError,
+        "the credentials could not be got",
+        "check the profile, or log in again",
+    ),
+    "SSOError": (AuthError, "the single sign-on session is not valid", _LOGIN),
+    "TokenRetrievalError": (AuthError, "the single sign-on session is not valid", _LOGIN),
+    "LoginError": (AuthError, "the login session is not valid", _LOGIN),
+    "ProfileNotFound": (AuthError, "there is no such profile", "check AWS_PROFILE or --profile"),
+    "ConfigParseError": (AuthError, "the AWS configuration cannot be read", "check ~/.aws/config"),
+    "InvalidConfigError": (AuthError, "the AWS configuration is not valid", "check ~/.aws/config"),
+    "ParamValidationError": (UsageError, "this cannot be the name of a bucket or object", "check the URL"),
+    "InvalidRegionError": (UsageError, "this cannot be a region", "check AWS_REGION or --region"),
+    "SSLError": (
+        AtdataError,
+        "the server's certificate is not trusted, or it does not speak TLS",
+        "set AWS_CA_BUNDLE to the certificate authority's file, or check http:// against https://",
+    ),
+    "EndpointConnectionError": (
+        TemporaryError,
+        "the server cannot be reached",
+        "check the endpoint (AWS_ENDPOINT_URL or --endpoint-url) and the network",
+    ),
+    "ConnectTimeoutError": (
+        TemporaryError,
+        "the server does not answer",
+        "check the endpoint (AWS_ENDPOINT_URL or --endpoint-url) and the network",
+    ),
+    "ProxyConnectionError": (
+        TemporaryError,
+        "the proxy cannot be reached",
+        "check HTTPS_PROXY and HTTP_PROXY",
+    ),
+    "ReadTimeoutError": (TemporaryError, "the server stopped answering", _AGAIN),
+    "FSTimeoutError": (TemporaryError, "the server stopped answering", _AGAIN),
+    "ResponseParserError": (TemporaryError, "the answer is not one of an S3 server", "check the endpoint"),
+    "HTTPClientError": (TemporaryError, "the connection broke", _AGAIN),
+    "ConnectionError": (TemporaryError, "the connection broke", _AGAIN),
+    "ClientError": (TemporaryError, "the connection broke", _AGAIN),
+    "TimeoutError": (TemporaryError, "the server stopped answering", _AGAIN),
+    "IncompleteRead": (TemporaryError, "the connection broke", _AGAIN),
+}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """*error* and what caused it, outermost first."""
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__
+
+
+def _response(error: BaseException) -> dict[str, Any] | None:
+    """The server's answer, as botocore parsed it, if there was one."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict) and "Error" in response:
+            return response
+    return None
+
+
+def error_code(error: BaseException) -> str | None:
+    """The server's error code, such as ``NoSuchKey``; None if no server answered."""
+    response = _response(error)
+    return None if response is None else str(response["Error"].get("Code") or "")
+
+
+def retries_made(error: BaseException) -> int:
+    """How often botocore had repeated the request before this answer."""
+    response = _response(error) or {}
+    return int(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+
+
+@contextmanager
+def translated(url: str, *, doing: str) -> Iterator[None]:
+    """Turn errors of s3fs, botocore and aiohttp into ours.
+
+    Parameters
+    ----------
+    url : the ``s3://`` URL concerned.
+    doing : what is being done, as a verb phrase: "read", "write to".
+    """
+    try:
+        yield
+    except AtdataError as error:
+        error.url = error.url or url
+        raise
+    except Exception as error:
+        raise _translate(error, url, doing) from error
+
+
+def _translate(error: Exception, url: str, doing: str) -> AtdataError:
+    response = _response(error)
+    if response is not None:
+        kind, reason, hint = _from_answer(response)
+        return kind(f"cannot {doing} it: {reason}", url=url, hint=hint or None)
+    for one in _chain(error):
+        for base in type(one).__mro__:
+            if base.__name__ in _CLASSES:
+                kind, reason, hint = _CLASSES[base.__name__]
+                return kind(f"cannot {doing} it: {reason}", url=url, hint=hint)
+    if isinstance(error, OSError):
+        return from_os_error(error, url, doing=doing)
+    # The text of an unforeseen error is not shown: it may quote a request with its signature.
+    return AtdataError(f"cannot {doing} it: unexpected {type(error).__name__}", url=url)
+
+
+def _from_answer(response: dict[str, Any]) -> _Known:
+    code = str(response["Error"].get("Code") or "")
+    if code in _CODES:
+        return _CODES[code]
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in _TEMPORARY_CODES or status == 429 or (status >= 500 and status not in (501, 507)):
+        return (
+            TemporaryError,
+            f"the server is overloaded or has a fault ({code or status})",
+            "try again later",
+        )
+    kind = AuthError if status in (401, 403) else AtdataError
+    # What a server says is not trusted: one short line without control characters.
+    said = "".join(c if c.isprintable() else " " for c in str(response["Error"].get("Message") or ""))[
+        :200
+    ].strip()
+    return kind, f"the server says {code or status}" + (f": {said}" if said else ""), ""

