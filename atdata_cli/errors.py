@@ -26,7 +26,7 @@ class ExitCode(enum.IntEnum):
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str) -> ExitCode:
+    def __new__(cls, value: int, meaning: str) -> ExitCode:  # noqa: D102 - makes a member of (value, meaning)
         member = int.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning

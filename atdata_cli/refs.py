@@ -20,6 +20,7 @@ __all__ = [
     "is_glob",
     "join",
     "local_path",
+    "parent",
     "printable",
     "redact",
     "refuse_unsafe",
@@ -187,9 +188,7 @@ def _count_expansion(text: str) -> int | None:
 
     A sum over alternatives and a product over what stands side by side, kept on a stack of open braces.
     """
-    stack: list[
-        tuple[int, int, int]
-    ] = []  # (sum of finished alternatives, product so far, where the brace is)
+    stack: list[tuple[int, int, int]] = []  # (sum of finished alternatives, product so far, where the brace is)
     total, product, position = 0, 1, 0
     while position < len(text):
         character = text[position]
@@ -258,6 +257,12 @@ def basename(text: str) -> str:
         return unquote(_split_query(text)[0].rstrip("/").rpartition("/")[2], errors="surrogateescape")
     rest = text[len(kind) + 1 :] if kind else text
     return rest.rstrip("/").rpartition("/")[2]
+
+
+def parent(text: str) -> str:
+    """The folder that a path or URL is in, with its slash; empty for a bare name."""
+    head, slash, _ = text.rstrip("/").rpartition("/")
+    return head + slash
 
 
 def stem(text: str) -> str:
@@ -332,7 +337,5 @@ def check_name(name: str, *, url: str | None = None) -> str:
         except UnicodeEncodeError:
             problem = "is not valid Unicode"
     if problem:
-        raise UsageError(
-            f"the name {printable(name)!r} {problem}", url=url, hint="use a relative name without '..'"
-        )
+        raise UsageError(f"the name {printable(name)!r} {problem}", url=url, hint="use a relative name without '..'")
     return name

@@ -127,12 +127,8 @@ StdinFromCommand = Annotated[
     bool,
     typer.Option(help="Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0."),
 ]
-Include = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Only these files of a folder; repeatable.")
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Not these files of a folder; repeatable.")
-]
+Include = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only these files of a folder; repeatable.")]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Not these files of a folder; repeatable.")]
 Join = Annotated[
     str | None, typer.Option(metavar="FILE", help="Add a row file's columns to the samples whose files it names.")
 ]
@@ -141,9 +137,7 @@ Null = Annotated[str | None, typer.Option(metavar="STR", help="CSV cells that me
 NoInfer = Annotated[bool, typer.Option("--no-infer", help="Leave all CSV cells text.")]
 
 # Samples.
-Name = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's.")
-]
+Name = Annotated[str | None, typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's.")]
 Key = Annotated[
     str | None,
     typer.Option(metavar="FIELD", help="Keys of rows: a field, or a template such as '{stem}-{row}'."),
@@ -159,9 +153,7 @@ Embed = Annotated[
 EmbedRoot = Annotated[
     str | None, typer.Option(metavar="DIR", help="Embed no file outside DIR; default the row file's folder.")
 ]
-Schema = Annotated[
-    str | None, typer.Option(metavar="FILE", help="JSON Schema that converts and checks rows.")
-]
+Schema = Annotated[str | None, typer.Option(metavar="FILE", help="JSON Schema that converts and checks rows.")]
 OnErrorOption = Annotated[
     OnError, typer.Option("--on-error", help="A sample that cannot be written fails the run, or is left out.")
 ]
@@ -173,23 +165,15 @@ MinSamples = Annotated[int, typer.Option(metavar="N", min=0, help="Fewer samples
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="No samples are no error.")]
 
 # Shards.
-MaxCount = Annotated[
-    int | None, typer.Option(metavar="N", help="Samples a shard at most.", show_default="10000")
-]
+MaxCount = Annotated[int | None, typer.Option(metavar="N", help="Samples a shard at most.", show_default="10000")]
 MaxSize = Annotated[
     int | None,
-    typer.Option(
-        metavar="SIZE", parser=parse_size, help="Tar bytes a shard at most: 512M, 1GB.", show_default="1GiB"
-    ),
+    typer.Option(metavar="SIZE", parser=parse_size, help="Tar bytes a shard at most: 512M, 1GB.", show_default="1GiB"),
 ]
 Shards = Annotated[int | None, typer.Option(metavar="N", help="Make N shards, even to one sample.")]
 ShardsMultipleOf = Annotated[int | None, typer.Option(metavar="N", help="Make a multiple of N even shards.")]
-Split = Annotated[
-    str | None, typer.Option(metavar="NAME=SHARE,...", help="Divide by key hash: train=0.9,val=0.1.")
-]
-SplitBy = Annotated[
-    str | None, typer.Option(metavar="FIELD", help="Keep samples of equal FIELD in one split.")
-]
+Split = Annotated[str | None, typer.Option(metavar="NAME=SHARE,...", help="Divide by key hash: train=0.9,val=0.1.")]
+SplitBy = Annotated[str | None, typer.Option(metavar="FIELD", help="Keep samples of equal FIELD in one split.")]
 SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the split from FIELD.")]
 Compress = Annotated[Compression | None, typer.Option("--compress", help="Compress the shards.")]
 IfExistsOption = Annotated[

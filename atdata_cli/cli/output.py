@@ -63,9 +63,7 @@ class Output:
     as_json, quiet, verbose, no_progress, color : the common options.
     """
 
-    def __init__(
-        self, *, as_json: bool, quiet: bool, verbose: bool, no_progress: bool, color: str = "auto"
-    ) -> None:
+    def __init__(self, *, as_json: bool, quiet: bool, verbose: bool, no_progress: bool, color: str = "auto") -> None:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose and not quiet

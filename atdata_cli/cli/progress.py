@@ -23,9 +23,7 @@ class _Rates(ProgressColumn):
         samples, done = task.fields["samples"], task.fields["bytes"]
         if not elapsed:
             return Text(f"{samples:,} samples")
-        return Text(
-            f"{samples:,} samples · {samples / elapsed:,.0f}/s · {human_bytes(done / elapsed)}/s", style="cyan"
-        )
+        return Text(f"{samples:,} samples · {samples / elapsed:,.0f}/s · {human_bytes(done / elapsed)}/s", style="cyan")
 
 
 class Bar:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 
-def write(  # noqa: PLR0913 - one parameter an option
+def write(
     paths: opt.Paths = None,
     from_: opt.From = None,
     name: opt.Name = None,
@@ -148,7 +148,9 @@ def _operands(
 ) -> _Operands:
     if from_command:
         if len(paths) < 2 or files_from or files0_from:
-            raise UsageError("--stdin-from-command takes DEST -- CMD ARGS...", hint="write out/ --from jsonl -- zcat x.gz")
+            raise UsageError(
+                "--stdin-from-command takes DEST -- CMD ARGS...", hint="write out/ --from jsonl -- zcat x.gz"
+            )
         return _Operands(["-"], _dest(paths[0]), paths[1:])
     if files_from or files0_from:
         if files_from and files0_from:
@@ -167,7 +169,9 @@ def _dest(dest: str) -> str:
     if dest == "-":
         raise UsageError("DEST is a folder or a URL prefix, not standard output")
     if dest.lower().endswith((".tar", ".tar.gz", ".tgz")):
-        raise UsageError("DEST is a folder or a URL prefix, not a tar", url=dest, hint="shards get their names from this program")
+        raise UsageError(
+            "DEST is a folder or a URL prefix, not a tar", url=dest, hint="shards get their names from this program"
+        )
     if not scheme(dest) and os.path.exists(dest) and not os.path.isdir(dest):
         raise UsageError("DEST is a file; a folder or a URL prefix is needed", url=dest)
     return dest
@@ -232,9 +236,7 @@ class _Write:
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix, files)
         with self._reject_sink() as sink:
-            rejects = Rejects(
-                skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink
-            )
+            rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink)
             progress = Progress()
             try:
                 with self.output.progress(progress):
@@ -296,15 +298,11 @@ class _Write:
         rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors)
         feed = make_feed(source, self.writing, files, rejects=rejects, progress=Progress())
         feed.prepare()
-        if rejects.failing:
-            self._list(rejects)
-            raise rejects.error()
+        self._check(rejects)
         limits = {"maxcount": self.writing.max_count, "maxsize": self.writing.max_size}
         given = {name: value for name, value in limits.items() if value is not None}
         urls = list(store.write_shards(feed.mappings(), prefix=prefix, **given))
-        if rejects.failing:
-            self._list(rejects)
-            raise rejects.error()
+        self._check(rejects)
         if self.output.as_json:
             self.output.document({"status": "written", "shards": [{"url": url} for url in urls]})
         else:
@@ -320,6 +318,11 @@ class _Write:
 
         with RejectsWriter(self.rejects_file) as writer:
             yield writer.write
+
+    def _check(self, rejects: Rejects) -> None:
+        if rejects.failing:
+            self._list(rejects)
+            raise rejects.error()
 
     def _list(self, rejects: Rejects) -> None:
         """Name every reject of a run that fails."""
@@ -358,7 +361,9 @@ class _Write:
             self.output.say(f"rejected: {reject.where}: {reject.reason}")
         more = rejects.count - shown
         where = f"; all are in {self.rejects_file}" if self.rejects_file and not self.dry_run else ""
-        self.output.say(f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else ""))
+        self.output.say(
+            f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else "")
+        )
 
 
 def _check_apart(source: str, dest: str) -> None:

@@ -99,9 +99,7 @@ def _compile(document: Mapping[str, Any], converted: set[str]) -> Callable[[Any]
     import fastjsonschema
 
     plain = dict(document)
-    plain["properties"] = {
-        name: {} if name in converted else schema for name, schema in document["properties"].items()
-    }
+    plain["properties"] = {name: {} if name in converted else schema for name, schema in document["properties"].items()}
     plain.pop("$id", None)  # nothing is ever fetched, so a base URL has no use
     # Without handlers for remote references the compiler cannot open a URL.
     validate = fastjsonschema.compile(plain, handlers={"http": _no_fetch, "https": _no_fetch}, use_default=False)

@@ -79,7 +79,7 @@ class FieldStats:
         for kind in types:
             self._observe_type(kind, [value for value in column if type(value) is kind], depth)
 
-    def _observe_type(self, kind: type, values: Sequence[Any], depth: int) -> None:  # noqa: C901 - one flat dispatch
+    def _observe_type(self, kind: type, values: Sequence[Any], depth: int) -> None:
         if kind is type(None):
             self.nulls += len(values)
         elif kind is str:

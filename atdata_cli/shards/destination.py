@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from posixpath import join
 from typing import Any, Literal
 
 from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
-from posixpath import join
 from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import MANIFEST, Manifest
 from atdata_cli.shards.protocols import ShardStore
@@ -58,9 +58,7 @@ class Destination:
             return "unfinished", None
         for item in self.store.list(self.prefix):
             if _SHARD.fullmatch(item.name):
-                raise OccupiedError(
-                    "it holds shards without a manifest", url=self.store.url(item.name), hint=_LEAVE
-                )
+                raise OccupiedError("it holds shards without a manifest", url=self.store.url(item.name), hint=_LEAVE)
         return "nothing", None
 
     def _check_same(self, manifest: Manifest, job: Job) -> None:

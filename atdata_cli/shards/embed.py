@@ -108,7 +108,9 @@ class Embedder:
 
     @staticmethod
     def _outside(named: str, base: str) -> DataError:
-        return DataError(f"names {named!r}, which is outside {base or 'the current folder'}: --embed-root allows another")
+        return DataError(
+            f"names {named!r}, which is outside {base or 'the current folder'}: --embed-root allows another"
+        )
 
 
 def _ending(path: str) -> str:

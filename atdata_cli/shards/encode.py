@@ -16,14 +16,24 @@ from atdata_cli.samples.schema import FieldStats, observe_rows
 from atdata_cli.shards.embed import Embedder
 from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, Sample, Value
 
-__all__ = ["ENCODE_ERRORS", "NewFields", "PlacedRows", "RowPlacer", "as_members", "embed_values", "known_fields", "members", "pack"]
+__all__ = [
+    "ENCODE_ERRORS",
+    "NewFields",
+    "PlacedRows",
+    "RowPlacer",
+    "as_members",
+    "embed_values",
+    "known_fields",
+    "members",
+    "pack",
+]
 
 KEY = "__key__"
 # What msgpack and orjson raise for a row they cannot take.
 ENCODE_ERRORS = (DataError, ValueError, TypeError, OverflowError, RecursionError)
 
 
-class NewFields(Exception):  # noqa: N818 - not an error: the job starts over with more fields
+class NewFields(Exception):
     """Rows have fields that the first ones did not have."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -247,10 +257,8 @@ def pack(
     return placed.keys, payloads, stats
 
 
-def as_members(
-    placed: PlacedRows, embedder: Embedder, on_reject: Callable[[Reject], None]
-) -> Iterator[Sample]:
-    """Samples of one member a field: embedded files and bytes as they are, arrays as ``.npy``, the rest one ``.json``."""
+def as_members(placed: PlacedRows, embedder: Embedder, on_reject: Callable[[Reject], None]) -> Iterator[Sample]:
+    """Samples of one member a field: embedded files and bytes as they are, arrays as ``.npy``, the rest ``.json``."""
     for index, (key, row) in enumerate(zip(placed.keys, placed.rows, strict=True)):
         try:
             fields = members(row, embedder, placed.batch.file)
@@ -268,7 +276,7 @@ def members(row: Row, embedder: Embedder, file: InputFile) -> dict[str, Value]:
     DataError : an embedded file cannot be had, or two values would get the same name.
     """
     embedded = embedder.embed(row, file)
-    fields: dict[str, Value] = {name: content for name, content in embedded.values()}
+    fields: dict[str, Value] = dict(embedded.values())
     columns: dict[str, Any] = {}
     for name, value in row.items():
         if name in embedder.fields:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -452,9 +452,7 @@ def _doubtful(fields: tuple[str, ...]) -> list[str]:
     return warnings
 
 
-def make_feed(
-    source: Source, options: WriteOptions, files: Files, *, rejects: Rejects, progress: Progress
-) -> Feed:
+def make_feed(source: Source, options: WriteOptions, files: Files, *, rejects: Rejects, progress: Progress) -> Feed:
     """The feed for a source's kind."""
     progress.source = source
     if isinstance(source, RowSource):

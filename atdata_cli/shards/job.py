@@ -84,7 +84,9 @@ class WriteOptions:
             if value is not None and value < 1:
                 raise UsageError(f"--{option.replace('_', '-')} must be at least 1")
         if self.even and (self.max_size is not None or (self.shards and self.max_count is not None)):
-            raise UsageError("--shards and --shards-multiple-of spread samples evenly: leave out the limits they replace")
+            raise UsageError(
+                "--shards and --shards-multiple-of spread samples evenly: leave out the limits they replace"
+            )
         if self.max_size is not None and self.max_size < 10_240:
             raise UsageError("--max-size is smaller than an empty tar (10240 bytes)")
         self.splits()

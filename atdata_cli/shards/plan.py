@@ -107,7 +107,11 @@ class Splits:
         for part in text.split(","):
             name, _, share = part.partition("=")
             shares[check_split_name(name.strip())] = _share(share, part)
-        if not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-9) or len(shares) != text.count("=") or len(shares) < 2:
+        if (
+            not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-9)
+            or len(shares) != text.count("=")
+            or len(shares) < 2
+        ):
             raise UsageError(
                 f"--split {text}: two or more different names whose shares add up to 1 are needed",
                 hint="for example --split train=0.9,val=0.1",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
-
 from posixpath import join
+
 from atdata_cli.samples.codec import unpack_rows
 from atdata_cli.samples.schema import FieldStats, MemberStats, merge_stats, observe_rows
 from atdata_cli.shards.manifest import ShardRow

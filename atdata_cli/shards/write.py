@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from posixpath import join
 from typing import Any, Literal
 
 from atdata_cli.errors import AtdataError, NotFoundError, OccupiedError, TemporaryError, UsageError
-from posixpath import join
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, merge_stats
 from atdata_cli.shards.destination import Destination
 from atdata_cli.shards.encode import NewFields
@@ -193,9 +193,7 @@ class _Counting:
 
     def totals(self) -> Mapping[str | None, int]:
         """Samples of each split."""
-        return {
-            split: sum(shard.row.samples for shard in writer.close()) for split, writer in self._writers.items()
-        }
+        return {split: sum(shard.row.samples for shard in writer.close()) for split, writer in self._writers.items()}
 
 
 def write(
@@ -220,7 +218,8 @@ def write(
     files : opens the files that rows name (``--embed``).
     rejects : collects what cannot be a sample; by default nothing may be rejected.
     progress : is kept up to date while the run goes on.
-    if_exists : ``resume`` leaves the same finished dataset as it is and starts an unfinished one over; ``fail`` refuses both.
+    if_exists : ``resume`` leaves the same finished dataset as it is and starts an unfinished one over; ``fail``
+        refuses both.
     dry_run : plan only; nothing is stored.
 
     Raises
@@ -238,7 +237,9 @@ def write(
     job = Job.of(source.inputs, options)
     held, text = destination.survey(job)
     if held != "nothing" and if_exists == "fail":
-        raise OccupiedError(f"it holds the same dataset, {held}", url=destination.url, hint="leave out --if-exists fail")
+        raise OccupiedError(
+            f"it holds the same dataset, {held}", url=destination.url, hint="leave out --if-exists fail"
+        )
     checked = feed.prepare()
     if rejects.failing:
         raise rejects.error()

@@ -136,15 +136,15 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
         ------
         DataError : a blob gave more or fewer bytes than it promised.
         """
+        size = len(value) if isinstance(value, bytes) else value.size
+        header = self._header(name, size)
+        self._put(header)
         if isinstance(value, bytes):
-            size = len(value)
-            self._put(self._header(name, size))
             self._put(value)
         else:
-            size = value.size
-            self._put(self._header(name, size))
             self._copy(value)
         self._put(_ZEROS[: -size % BLOCK])
+        self.members += len(header) + padded(size)
         self.payload += size
 
     def add_packed(self, keys: Sequence[str], payloads: Sequence[bytes], field: str = "msgpack") -> None:
@@ -168,10 +168,11 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
             name = key.encode("ascii") + tail
             before, base, after, padding = form(len(payload))
             parts.append(
-                b"%b%b%06o\0 %b%b%b"
-                % (name.ljust(_MAX_NAME, b"\0"), before, base + sum(name), after, payload, padding)
+                b"%b%b%06o\0 %b%b%b" % (name.ljust(_MAX_NAME, b"\0"), before, base + sum(name), after, payload, padding)
             )
-        self._put(b"".join(parts))
+        members = b"".join(parts)
+        self._put(members)
+        self.members += len(members)
         self.payload += sum(map(len, payloads))
 
     def close(self) -> None:
@@ -193,7 +194,6 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
 
     def _put(self, data: bytes) -> None:
         size = len(data)
-        self.members += size
         room = len(self._view) - self._used
         if size <= room:
             self._view[self._used : self._used + size] = data
@@ -223,7 +223,6 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
                 left -= count
             if reader.read(1):
                 raise _changed(blob)
-        self.members += blob.size
 
     def _next_buffer(self) -> None:
         self._flush()

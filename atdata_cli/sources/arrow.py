@@ -34,9 +34,7 @@ class _Columnar(RowFiles):
 
     _format: str
 
-    def __init__(
-        self, files: Files, inputs: Sequence[InputFile], *, columns: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, files: Files, inputs: Sequence[InputFile], *, columns: Sequence[str] | None = None) -> None:
         super().__init__(files, inputs)
         try:
             import pyarrow  # noqa: F401
@@ -97,9 +95,7 @@ def _errors(item: InputFile, kind: str) -> Iterator[None]:
 
 def _corrupt(item: InputFile, kind: str, error: Exception) -> DataError:
     reason = " ".join(str(error).split())[:300]
-    return DataError(
-        f"cannot be read as {kind}: {reason}", url=item.url, hint="is it whole? make or fetch it again"
-    )
+    return DataError(f"cannot be read as {kind}: {reason}", url=item.url, hint="is it whole? make or fetch it again")
 
 
 def _rows(batch: pa.RecordBatch, fields: Sequence[str], item: InputFile, first: int) -> RowBatch:
@@ -140,9 +136,7 @@ class ParquetSource(_Columnar):
 
     _format = "Parquet"
 
-    def __init__(
-        self, files: Files, inputs: Sequence[InputFile], *, columns: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, files: Files, inputs: Sequence[InputFile], *, columns: Sequence[str] | None = None) -> None:
         super().__init__(files, inputs, columns=columns)
         if stream := next((item for item in self.inputs if is_stream(item)), None):
             raise UsageError(
@@ -194,9 +188,7 @@ class ParquetSource(_Columnar):
         wanted = _leaf_columns(file, set(self.fields))
         size = _batch_size(file.metadata, wanted)
         # One thread: the encoder's processes use the cores already, and read-ahead is memory.
-        batches: Iterator[pa.RecordBatch] = file.iter_batches(
-            batch_size=size, columns=self._columns, use_threads=False
-        )
+        batches: Iterator[pa.RecordBatch] = file.iter_batches(batch_size=size, columns=self._columns, use_threads=False)
         return batches
 
 

@@ -226,9 +226,7 @@ def _structs(array: pa.Array, problems: Problems) -> list[Any]:
     names = [field.name for field in array.type]
     if len(set(names)) < len(names):
         raise DataError(f"several fields of a struct have the same name: {', '.join(names)}")
-    columns = [
-        _plain(column, problems) for column in array.flatten()
-    ]  # nulls of the struct become nulls of each
+    columns = [_plain(column, problems) for column in array.flatten()]  # nulls of the struct become nulls of each
     values = zip(*columns, strict=True) if columns else [()] * len(array)
     rows: list[Any] = [dict(zip(names, row, strict=True)) for row in values]
     return _with_nulls(array, rows)
@@ -253,9 +251,7 @@ def _maps(array: pa.Array, problems: Problems) -> list[Any]:
 
 def _as_lists(array: pa.Array) -> pa.Array:
     """A map column as the list of key-value structs that it is."""
-    kind = pa.list_(
-        pa.struct([pa.field("key", array.type.key_type), pa.field("value", array.type.item_type)])
-    )
+    kind = pa.list_(pa.struct([pa.field("key", array.type.key_type), pa.field("value", array.type.item_type)]))
     return array.cast(kind)
 
 

@@ -196,7 +196,7 @@ class Source(ABC):
         sizes = [item.size for item in self.inputs]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - most sources have nothing to say
         """Called after the last sample, before the manifest: raises if the input turned out incomplete."""
 
 

@@ -130,19 +130,12 @@ class CsvSource(RowFiles):
                 yield from opened.batches()
 
     def _column_types(self, head: list[_Cells]) -> list[CellType]:
-        if unknown := sorted(set(self._types) - set(self.fields)):
-            raise UsageError(
-                f"a type is given for {unknown[0]!r}, which is no column",
-                hint=f"columns: {', '.join(self.fields)}",
-            )
         columns: Sequence[Sequence[str]] = [()] * len(self.fields)
         if self._infer:
             records = islice(chain.from_iterable(cells.records for cells in head), _HEAD_RECORDS)
             columns = list(zip(*records, strict=True)) or columns
         return [
-            NAMED[self._types[name]]
-            if name in self._types
-            else infer([c for c in cells if c not in self._nulls])
+            NAMED[self._types[name]] if name in self._types else infer([c for c in cells if c not in self._nulls])
             for name, cells in zip(self.fields, columns, strict=True)
         ]
 
@@ -156,9 +149,7 @@ class CsvSource(RowFiles):
 class TsvSource(CsvSource):
     """As :class:`CsvSource`, between tabs; cells may be quoted as in CSV."""
 
-    def __init__(
-        self, files: Files, inputs: Sequence[InputFile], *, delimiter: str = "\t", **options: Any
-    ) -> None:
+    def __init__(self, files: Files, inputs: Sequence[InputFile], *, delimiter: str = "\t", **options: Any) -> None:
         super().__init__(files, inputs, delimiter=delimiter, **options)
 
 
@@ -296,9 +287,7 @@ class _CsvFile:
             problem = self._problem(record)
             if problem:
                 text = clip(_printable(self._delimiter.join(record)))
-                cells.bad[len(lines) + len(cells.bad)] = Reject(
-                    f"{self._item.url}:{line}", problem, record=text
-                )
+                cells.bad[len(lines) + len(cells.bad)] = Reject(f"{self._item.url}:{line}", problem, record=text)
             elif record:
                 offsets.append(len(lines) + len(cells.bad))
                 lines.append(line)

@@ -63,7 +63,9 @@ class _Once:
         if self._started is None:
             return self._items()
         if self._first is None:
-            raise UsageError("an iterator can be read once only", hint="pass a list, or an object that can be iterated anew")
+            raise UsageError(
+                "an iterator can be read once only", hint="pass a list, or an object that can be iterated anew"
+            )
         first, self._first = self._first, None
         return chain(first, self._started)
 
@@ -114,6 +116,7 @@ class MappingSamples(SampleSource):
     inputs = (_INPUT,)
 
     def __init__(self, items: _Once) -> None:
+        super().__init__()
         self._items = items
         self.rewindable = items.rewindable
 
@@ -170,7 +173,9 @@ def as_source(ds: Any) -> Source:
     first = list(islice(iterator, 1))
     if first and hasattr(first[0], "as_wds"):
         first = [_as_wds(first[0])]
-        items = _Once((lambda: map(_as_wds, ds)) if rewindable else (lambda: map(_as_wds, iterator)), first, rewindable=rewindable)
+        items = _Once(
+            (lambda: map(_as_wds, ds)) if rewindable else (lambda: map(_as_wds, iterator)), first, rewindable=rewindable
+        )
     else:
         items = _Once((lambda: iter(ds)) if rewindable else (lambda: iterator), first, rewindable=rewindable)
     return MappingSamples(items) if first and _is_bytes_sample(first[0]) else MappingRows(items)

@@ -66,9 +66,7 @@ class _Blocks:
         self.data = self.data[used:]
         self._offset += used
         if len(self.data) > MAX_ROW:
-            raise DataError(
-                f"the record at byte {self._offset:,} has over {MAX_ROW >> 20} MiB", url=self._item.url
-            )
+            raise DataError(f"the record at byte {self._offset:,} has over {MAX_ROW >> 20} MiB", url=self._item.url)
 
     def _new_batch(self) -> RowBatch:
         return RowBatch(self._item, [], [], [], 0)
@@ -115,9 +113,7 @@ def _records(data: bytes, offset: int, item: InputFile) -> Iterator[tuple[Row | 
         yield from _records_one_by_one(data, at, offset, item)
 
 
-def _records_one_by_one(
-    data: bytes, at: int, offset: int, item: InputFile
-) -> Iterator[tuple[Row | _Bad, int]]:
+def _records_one_by_one(data: bytes, at: int, offset: int, item: InputFile) -> Iterator[tuple[Row | _Bad, int]]:
     """As :func:`_records`, from index *at* on, where records may be bad."""
     first = at
     skipper = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=len(data))

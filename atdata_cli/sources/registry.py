@@ -10,7 +10,7 @@ from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
 from atdata_cli.refs import basename, expand_braces, is_glob, refuse_unsafe
-from atdata_cli.sources.base import FileInfo, Files, InputFile, Source
+from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
 
 __all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "open_source"]
@@ -202,9 +202,7 @@ def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:
 def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Source:
     from atdata_cli.sources.files import FolderSource
 
-    folder = FolderSource(
-        files, [item.url for item in found], include=options.include, exclude=options.exclude
-    )
+    folder = FolderSource(files, [item.url for item in found], include=options.include, exclude=options.exclude)
     if options.join is None or options.on is None:
         return folder
     from atdata_cli.sources.join import JoinSource
@@ -219,9 +217,9 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
     return JoinSource(folder, table, options.on)
 
 
-def _rows(kind: str, inputs: Sequence[InputFile], files: Files, options: ReadOptions) -> Any:
+def _rows(kind: str, inputs: Sequence[InputFile], files: Files, options: ReadOptions) -> RowSource:
     module, _, name = FORMATS[kind].source.partition(":")
-    source = getattr(importlib.import_module(module), name)
+    source: Callable[..., RowSource] = getattr(importlib.import_module(module), name)
     if kind in ("csv", "tsv"):
         return source(files, inputs, null=options.null, infer=options.infer, types=options.types)
     if kind in ("parquet", "arrow"):

@@ -110,9 +110,7 @@ def line_blocks(reader: io.BufferedReader, item: InputFile) -> Iterator[bytes]:
         begun.append(chunk)
         held += len(chunk)
         if held > MAX_ROW:
-            raise DataError(
-                f"a line is longer than {MAX_ROW >> 20} MiB: is it one record a line?", url=item.url
-            )
+            raise DataError(f"a line is longer than {MAX_ROW >> 20} MiB: is it one record a line?", url=item.url)
         chunk = reader.read(BLOCK)
     if held:
         yield b"".join(begun)

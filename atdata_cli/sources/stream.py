@@ -378,7 +378,7 @@ class _CommandReader(io.RawIOBase):
 
 
 class CommandInput:
-    """A :class:`~atdata_cli.sources.base.Files` whose only file, ``-``, is the output of a command.
+    """A :class:`~atdata_cli.sources.base.Files` whose file ``-`` is the output of a command.
 
     The command runs without a shell, when ``-`` is opened. Its stderr passes through; standard input is
     shared. It fails the reader if it does not exit 0; it is terminated if the reader is closed early.
@@ -386,14 +386,16 @@ class CommandInput:
     Parameters
     ----------
     argv : the program and its arguments.
+    others : where all other files are: those that rows name, a schema.
     """
 
     item = InputFile(name="-", url="-", size=None)
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], others: Files) -> None:
         if not argv:
             raise UsageError("--stdin-from-command needs a command", hint="end the line with: -- CMD ARGS")
         self._argv = list(argv)
+        self._others = others
         self._reader: _CommandReader | None = None
 
     def open(self, url: str) -> BinaryIO:
@@ -401,11 +403,11 @@ class CommandInput:
 
         Raises
         ------
-        NotFoundError : there is no such command, or no such file.
+        NotFoundError : there is no such command.
         UsageError : it runs already.
         """
         if url != "-":
-            raise NotFoundError("only the command's output can be read, as -", url=url)
+            return self._others.open(url)
         if self._reader is not None:
             raise UsageError("a command's output can be read only once", url="-")
         name = self._argv[0]
@@ -432,17 +434,17 @@ class CommandInput:
             self._reader.check()
 
     def info(self, url: str) -> FileInfo | None:
-        """``-`` is a pipe; there is nothing else."""
-        return FileInfo("-", "other") if url == "-" else None
+        """``-`` is a pipe."""
+        return FileInfo("-", "other") if url == "-" else self._others.info(url)
 
     def walk(self, url: str) -> Iterator[tuple[str, FileInfo]]:
-        """Nothing: there are no folders."""
-        return iter(())
+        """See :class:`~atdata_cli.sources.base.Files`."""
+        return self._others.walk(url)
 
     def hidden(self) -> int:
-        """None."""
-        return 0
+        """See :class:`~atdata_cli.sources.base.Files`."""
+        return self._others.hidden()
 
     def glob(self, pattern: str) -> list[str]:
-        """Nothing but ``-`` itself."""
-        return ["-"] if pattern == "-" else []
+        """See :class:`~atdata_cli.sources.base.Files`."""
+        return self._others.glob(pattern)

@@ -280,9 +280,7 @@ def find(fs: Any, path: str, url: str) -> Mapping[str, Mapping[str, Any]]:
             found = fs.find(path, detail=True, **strict)
         except (FileNotFoundError, NotADirectoryError):
             return {}
-    return {
-        name: info for name, info in found.items() if info.get("type", "file") == "file" and name[-1:] != "/"
-    }
+    return {name: info for name, info in found.items() if info.get("type", "file") == "file" and name[-1:] != "/"}
 
 
 @contextlib.contextmanager

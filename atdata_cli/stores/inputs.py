@@ -179,9 +179,7 @@ class _Local:
         there = os.path.join(base, part)
         if part == "**":
             if last:
-                yield from (
-                    join(base, name) for name, info in _Local().walk(base or ".") if info.kind == "file"
-                )
+                yield from (join(base, name) for name, info in _Local().walk(base or ".") if info.kind == "file")
             else:
                 yield from _folders(base)
         elif not is_glob(part) or ("*" not in part and "?" not in part and os.path.lexists(there)):
@@ -314,9 +312,7 @@ class _Remote:
         ]
         dots_asked_for = "/." in pattern
         fixed = len(re.split(r"[*?\[]", self._name(path), maxsplit=1)[0].rpartition("/")[0])
-        names = [
-            name for name in names if name and (dots_asked_for or not _concealed(name[fixed:].lstrip("/")))
-        ]
+        names = [name for name in names if name and (dots_asked_for or not _concealed(name[fixed:].lstrip("/")))]
         return sorted((self._store.url(name) for name in names), key=os.fsencode)
 
     def open(self, url: str) -> BinaryIO:
@@ -362,9 +358,7 @@ class _Http:
     def glob(self, pattern: str) -> list[str]:
         if not is_glob(pattern):
             return [pattern] if self._look(pattern) else []
-        raise UsageError(
-            "HTTP has no listing, so no patterns", url=pattern, hint="name the files: {000..009}"
-        )
+        raise UsageError("HTTP has no listing, so no patterns", url=pattern, hint="name the files: {000..009}")
 
     def open(self, url: str) -> BinaryIO:
         store, name = open_store(url, self._options)

@@ -69,9 +69,7 @@ class LocalStore(StoreBase):
 
     def __init__(self, root: str | PathLike[str] = "") -> None:
         self.root = os.fspath(root)
-        self._made: set[str] = (
-            set()
-        )  # folders that this store made, to take them away again if nothing came of it
+        self._made: set[str] = set()  # folders that this store made, to take them away again if nothing came of it
         self._folders = threading.Lock()
 
     def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
@@ -221,9 +219,7 @@ class LocalStore(StoreBase):
             try:
                 with self._folders:
                     self._make_folders(folder)
-                    descriptor = os.open(
-                        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
-                    )
+                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
                 # Another process made the folder, gave up and removed it between our two calls.
                 if attempt == _RACES - 1:

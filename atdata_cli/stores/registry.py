@@ -298,9 +298,7 @@ def _plugin(kind: str, url: str) -> _Factory | None:
     found = [point for point in _entry_points() if point.name == kind]
     if not found:
         return None
-    names = sorted(
-        f"{point.value} (of {point.dist.name if point.dist else 'an unknown package'})" for point in found
-    )
+    names = sorted(f"{point.value} (of {point.dist.name if point.dist else 'an unknown package'})" for point in found)
     if len(found) > 1:
         raise UsageError(
             f"'{kind}:' is registered by more than one plugin: {' and '.join(names)}",

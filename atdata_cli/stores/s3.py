@@ -129,9 +129,7 @@ def _read_credentials(credentials: Mapping[str, str] | str | Path | None) -> dic
 
     path = os.fspath(credentials)
     if not os.path.isfile(path):
-        raise NotFoundError(
-            "there is no such credentials file", url=path, hint="give a dict or a path to a .env file"
-        )
+        raise NotFoundError("there is no such credentials file", url=path, hint="give a dict or a path to a .env file")
     # Not interpolated: a secret with a dollar sign is itself.
     return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
 
@@ -141,13 +139,9 @@ def _check_endpoint(endpoint: str | None) -> str | None:
         return None
     parts = urlsplit(endpoint)
     if parts.username or parts.password:
-        raise UsageError(
-            "the endpoint's URL must not hold credentials", hint="put them into AWS_ACCESS_KEY_ID …"
-        )
+        raise UsageError("the endpoint's URL must not hold credentials", hint="put them into AWS_ACCESS_KEY_ID …")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"'{endpoint}' is not an endpoint", hint="an endpoint begins with https:// or http://"
-        )
+        raise UsageError(f"'{endpoint}' is not an endpoint", hint="an endpoint begins with https:// or http://")
     return endpoint
 
 
@@ -194,9 +188,7 @@ class S3DataStore(StoreBase):
         if not bucket or "/" in bucket:
             raise UsageError(f"'{bucket}' cannot be a bucket's name", hint="s3://BUCKET/PREFIX")
         if credentials is not None and profile is not None:
-            raise UsageError(
-                "credentials and a profile are two answers to one question", hint="give one of them"
-            )
+            raise UsageError("credentials and a profile are two answers to one question", hint="give one of them")
         given = _read_credentials(credentials)
         missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name not in given]
         if credentials is not None and missing and not anonymous:
@@ -212,9 +204,7 @@ class S3DataStore(StoreBase):
             key=given.get("AWS_ACCESS_KEY_ID"),
             secret=given.get("AWS_SECRET_ACCESS_KEY"),
             token=given.get("AWS_SESSION_TOKEN"),
-            endpoint_url=_check_endpoint(
-                endpoint_url or given.get("AWS_ENDPOINT") or given.get("AWS_ENDPOINT_URL")
-            ),
+            endpoint_url=_check_endpoint(endpoint_url or given.get("AWS_ENDPOINT") or given.get("AWS_ENDPOINT_URL")),
             region=region or given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION"),
             profile=profile,
             anonymous=anonymous,
@@ -305,9 +295,7 @@ class S3DataStore(StoreBase):
     def _where(self, name: str) -> dict[str, str]:
         """The object's parameters in a request."""
         if "\0" in name or not 1 <= _utf8_size(name) <= 1024:
-            raise UsageError(
-                "this cannot be an object's name", url=self.url(name), hint="1 to 1024 bytes of UTF-8"
-            )
+            raise UsageError("this cannot be an object's name", url=self.url(name), hint="1 to 1024 bytes of UTF-8")
         if not {".", ".."}.isdisjoint(name.split("/")):
             # HTTP clients and servers would resolve them, and reach another object.
             raise UsageError("an object's name must not have '.' or '..' in its path", url=self.url(name))
@@ -346,9 +334,7 @@ class S3DataStore(StoreBase):
         """Open for reading, seekable; reads ahead 4 MiB at a time."""
         info = self.stat(name)
         if info is None:
-            raise NotFoundError(
-                "cannot read it: there is no such object", url=self.url(name), hint="check the name"
-            )
+            raise NotFoundError("cannot read it: there is no such object", url=self.url(name), hint="check the name")
         return io.BufferedReader(_RangeReader(self, info, self._uploads.pool), READ_AHEAD)
 
     def read(self, name: str) -> bytes | None:
@@ -434,9 +420,7 @@ class S3DataStore(StoreBase):
                     time.sleep(0.05 * 2**attempt)
                 else:
                     return True
-        raise TemporaryError(
-            "others keep writing to it at the same time", url=self.url(name), hint="try again"
-        )
+        raise TemporaryError("others keep writing to it at the same time", url=self.url(name), hint="try again")
 
     def delete(self, name: str) -> None:
         """Remove an object; no error if it is not there."""

@@ -227,7 +227,5 @@ def _from_answer(response: dict[str, Any]) -> _Known:
         )
     kind = AuthError if status in (401, 403) else AtdataError
     # What a server says is not trusted: one short line without control characters.
-    said = "".join(c if c.isprintable() else " " for c in str(response["Error"].get("Message") or ""))[
-        :200
-    ].strip()
+    said = "".join(c if c.isprintable() else " " for c in str(response["Error"].get("Message") or ""))[:200].strip()
     return kind, f"the server says {code or status}" + (f": {said}" if said else ""), ""

@@ -165,9 +165,7 @@ class Uploads:
                 return answer
             if crc and answer.get("ChecksumCRC32") is None:
                 self.crc = False
-        raise IntegrityError(
-            "the server received other bytes than were sent", hint="run the same command again"
-        )
+        raise IntegrityError("the server received other bytes than were sent", hint="run the same command again")
 
 
 def _digest(data: memoryview, crc: bool) -> dict[str, str]:
@@ -335,9 +333,7 @@ class S3Sink:
     def _complete(self, upload_id: str, parts: list[Part]) -> None:
         rows = {"Parts": [part.named() for part in parts]}
         try:
-            self._uploads.call(
-                "complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where
-            )
+            self._uploads.call("complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where)
         except OSError as error:
             # botocore repeats a request whose answer was lost; then the upload is gone, the object there.
             if error_code(error) != "NoSuchUpload" or not self._is_complete(parts):

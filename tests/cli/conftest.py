@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -77,11 +78,8 @@ def cli(tmp_path: Path) -> Cli:
                 env=environment(home, env),
             )
             if stdin is not None and process.stdin is not None:
-                with process.stdin as pipe:
-                    try:
-                        pipe.write(stdin)
-                    except BrokenPipeError:
-                        pass
+                with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+                    pipe.write(stdin)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         return Ran(process.returncode, out.read_text(), err.read_text(), usage.ru_maxrss * 1024)

@@ -11,7 +11,8 @@ from pathlib import Path
 def package_folder(name: str) -> Path:
     """Where a package is, without importing it (its own dependencies are not installed)."""
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None, f"{name} is not installed"
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{name} is not installed")
     return Path(spec.origin).parent
 
 

@@ -98,9 +98,7 @@ STRUCTS = [{"a": 1, "b": [1.5]}, None, {"a": None, "b": None}]
 MOMENTS = ["1970-01-01T00:00:00", "1969-12-31T23:59:59.999999", "1970-01-01T00:00:01", None]
 
 
-@pytest.mark.parametrize(
-    ("array", "expected"), KINDS, ids=[f"{i}-{a.type}"[:40] for i, (a, _) in enumerate(KINDS)]
-)
+@pytest.mark.parametrize(("array", "expected"), KINDS, ids=[f"{i}-{a.type}"[:40] for i, (a, _) in enumerate(KINDS)])
 def test_values(tmp_path, array, expected):
     if expected is None:
         expected = STRUCTS if pa.types.is_struct(array.type) else MOMENTS
@@ -142,9 +140,7 @@ def test_lists_of_numbers_become_arrays(tmp_path, array, expected):
 def test_views_and_run_ends(tmp_path):
     from atdata_cli.sources.arrowvalues import column_values
 
-    lists = pa.ListViewArray.from_arrays(
-        pa.array([2, 0]), pa.array([2, 2]), pa.array([1.0, 2, 3, 4], pa.float32())
-    )
+    lists = pa.ListViewArray.from_arrays(pa.array([2, 0]), pa.array([2, 2]), pa.array([1.0, 2, 3, 4], pa.float32()))
     same(column_values(lists, {}), [np.array([3, 4], F4), np.array([1, 2], F4)])
     runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"]))
     assert column_values(runs, {}) == ["a", "a", "b"]

@@ -123,9 +123,7 @@ def test_inference_never_loses_a_value(cells):
     kind = infer(cells)
     converted = kind.column(cells)
     if kind.name != "text":
-        assert all(
-            Decimal(cell) == Decimal(repr(value)) for cell, value in zip(cells, converted, strict=True)
-        )
+        assert all(Decimal(cell) == Decimal(repr(value)) for cell, value in zip(cells, converted, strict=True))
     assert converted == [kind.cell(cell) for cell in cells]
 
 
@@ -163,8 +161,8 @@ def test_options(tmp_path):
     for wrong in ({"delimiter": "ab"}, {"types": {"a": "date"}}):
         with pytest.raises(UsageError):
             source(tmp_path, text, **wrong)
-    with pytest.raises(UsageError, match="'z'"):
-        rows_of(source(tmp_path, text, types={"z": "string"}))
+    # A schema may know more columns than one table has.
+    assert rows_of(source(tmp_path, text, types={"z": "string"})) == rows_of(source(tmp_path, text))
 
 
 def test_tsv(tmp_path):
@@ -244,9 +242,7 @@ def test_large_cells(tmp_path):
 
 def test_several_files(tmp_path):
     def files(*texts):
-        return CsvSource(
-            LocalFiles(), [given(tmp_path / f"{i}.csv", t.encode()) for i, t in enumerate(texts)]
-        )
+        return CsvSource(LocalFiles(), [given(tmp_path / f"{i}.csv", t.encode()) for i, t in enumerate(texts)])
 
     found = files("a,b\n1,x\n", "a,b\n2.5,y\n")
     assert rows_of(found) == [{"a": 1.0, "b": "x"}, {"a": 2.5, "b": "y"}]
@@ -273,9 +269,7 @@ def test_standard_input():
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 
 
-@hypothesis_given(
-    st.integers(2, 4).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1))
-)
+@hypothesis_given(st.integers(2, 4).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1)))
 def test_what_the_csv_module_writes_comes_back(tmp_path_factory, records):
     text = io.StringIO()
     names = [f"c{i}" for i in range(len(records[0]))]

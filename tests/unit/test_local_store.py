@@ -274,9 +274,7 @@ def _race(root, number, barrier, results):
 def test_sixteen_processes_race_for_a_name(tmp_path):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     barrier, results = context.Barrier(16), context.Queue()
-    racers = [
-        context.Process(target=_race, args=(tmp_path, number, barrier, results)) for number in range(16)
-    ]
+    racers = [context.Process(target=_race, args=(tmp_path, number, barrier, results)) for number in range(16)]
     for racer in racers:
         racer.start()
     for racer in racers:

@@ -83,9 +83,7 @@ def test_a_compressed_pipe():
 
 
 def test_many_bad_records_take_no_longer(tmp_path):
-    found = MsgpackSource(
-        LocalFiles(), [given(tmp_path / "x", (BAD_TEXT + msgpack.packb({"a": 1})) * 100_000)]
-    )
+    found = MsgpackSource(LocalFiles(), [given(tmp_path / "x", (BAD_TEXT + msgpack.packb({"a": 1})) * 100_000)])
     assert sum(len(batch.rejects) for batch in found.batches()) == 100_000
     assert numbers_of(found) == list(range(1, 200_000, 2))
 

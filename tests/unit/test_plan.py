@@ -3,10 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from atdata_cli.errors import UsageError
-from atdata_cli.shards.plan import Limits, Splits, even_limits, shard_name
 from hypothesis import given
 from hypothesis import strategies as st
+
+from atdata_cli.errors import UsageError
+from atdata_cli.shards.plan import Limits, Splits, even_limits, shard_name
 
 
 def counts(limits: Limits, samples: int) -> list[int]:
@@ -62,7 +63,16 @@ def test_splits_follow_their_shares_and_never_move_a_sample():
 
 @pytest.mark.parametrize(
     "text",
-    ["train", "train=1", "train=0.5,val=0.4", "train=0.5,train=0.5", "a=x,b=0.5", "../up=0.5,b=0.5", "a=0.5,b=0.5,", ""],
+    [
+        "train",
+        "train=1",
+        "train=0.5,val=0.4",
+        "train=0.5,train=0.5",
+        "a=x,b=0.5",
+        "../up=0.5,b=0.5",
+        "a=0.5,b=0.5,",
+        "",
+    ],
 )
 def test_splits_that_mean_nothing_are_refused(text):
     with pytest.raises(UsageError):

@@ -123,9 +123,7 @@ def test_printable_text_is_valid_one_line_and_stable(text):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "text", ["*.jsonl", "a?.csv", "[ab].csv", "[!a].csv", "s3://b/**/x", "https://h/*.tar"]
-)
+@pytest.mark.parametrize("text", ["*.jsonl", "a?.csv", "[ab].csv", "[!a].csv", "s3://b/**/x", "https://h/*.tar"])
 def test_globs(text):
     assert refs.is_glob(text)
 

@@ -69,9 +69,7 @@ def test_buckets():
     assert _bucket("s3://bucket") == ("bucket", "")
 
 
-@pytest.mark.parametrize(
-    "url", ["s3://", "s3:///a", "s3:bucket/a", "http://", "https:x", "file:", "", "-", "pipe:ls"]
-)
+@pytest.mark.parametrize("url", ["s3://", "s3:///a", "s3:bucket/a", "http://", "https:x", "file:", "", "-", "pipe:ls"])
 def test_urls_that_mean_nothing(url):
     with pytest.raises(UsageError):
         open_store(url)
@@ -129,9 +127,7 @@ def install(folder, name, module, points):
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[atdata_cli.stores]\n" + "".join(f"{point}\n" for point in points)
-    )
+    (info / "entry_points.txt").write_text("[atdata_cli.stores]\n" + "".join(f"{point}\n" for point in points))
 
 
 @pytest.fixture

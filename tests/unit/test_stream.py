@@ -44,9 +44,7 @@ def test_one_and_many_members(tmp_path, pack):
 
 def test_padding_and_skippable_frames(tmp_path):
     for pad in (1, 5, 512, 300_000):
-        assert (
-            read(gzip.compress(DATA) + bytes(pad) + gzip.compress(b"x") + bytes(pad), tmp_path) == DATA + b"x"
-        )
+        assert read(gzip.compress(DATA) + bytes(pad) + gzip.compress(b"x") + bytes(pad), tmp_path) == DATA + b"x"
     assert read(lzma.compress(DATA) + bytes(4) + lzma.compress(b"x"), tmp_path) == DATA + b"x"
     frame = PACKERS["zstd"](DATA)
     assert read(SKIPPABLE + frame + SKIPPABLE + frame, tmp_path) == DATA * 2
@@ -109,7 +107,7 @@ def test_a_pipe_that_gives_single_bytes():
 
 
 def python(code):
-    return CommandInput([sys.executable, "-c", code])
+    return CommandInput([sys.executable, "-c", code], LocalFiles())
 
 
 def test_a_commands_output():
@@ -184,15 +182,15 @@ def test_padding_after_the_wanted_data_is_no_failure():
 
 def test_commands_that_cannot_run(tmp_path):
     with pytest.raises(UsageError):
-        CommandInput([])
+        CommandInput([], LocalFiles())
     with pytest.raises(NotFoundError, match="there is no command"):
-        CommandInput([str(tmp_path / "none")]).open("-")
+        CommandInput([str(tmp_path / "none")], LocalFiles()).open("-")
     given(tmp_path / "plain", b"")
     with pytest.raises(AuthError, match="not executable"):
-        CommandInput([str(tmp_path / "plain")]).open("-")
-    with pytest.raises(NotFoundError):
-        CommandInput(["true"]).open("/etc/hosts")
-    CommandInput(["true"]).finish()
+        CommandInput([str(tmp_path / "plain")], LocalFiles()).open("-")
+    with CommandInput(["true"], LocalFiles()).open(str(tmp_path / "plain")) as other:
+        assert other.read() == b""
+    CommandInput(["true"], LocalFiles()).finish()
 
 
 def test_a_commands_messages_pass_through(capfd):

@@ -7,10 +7,11 @@ import tarfile
 
 import pytest
 import webdataset
-from atdata_cli.errors import DataError
-from atdata_cli.shards.writer import TarCounter, TarWriter, archive_bytes, member_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from atdata_cli.errors import DataError
+from atdata_cli.shards.writer import TarCounter, TarWriter, archive_bytes, member_bytes
 
 
 class Memory:
