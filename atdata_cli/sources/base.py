@@ -7,7 +7,7 @@ path, an S3 URL or any other file system.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -201,7 +201,18 @@ class Source(ABC):
 
 
 class SampleSource(Source):
-    """A source whose samples are members already: folders and tars."""
+    """A source whose samples are members already: folders and tars.
+
+    Attributes
+    ----------
+    on_reject : called with each input that turns out not to be a sample while :meth:`samples` runs; the job
+        sets it before it iterates.
+    rejects : where they go if nobody has set it.
+    """
+
+    def __init__(self) -> None:
+        self.rejects: list[Reject] = []
+        self.on_reject: Callable[[Reject], None] = self.rejects.append
 
     def preflight(self) -> Preflight:
         """Check what can be checked without reading payloads."""

@@ -1,0 +1,424 @@
+"""Reading the tar container: members with their offsets, from any stream, fast, and without trust.
+
+Formats: POSIX ustar and pax (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html), GNU tar
+(https://www.gnu.org/software/tar/manual/html_node/Standard.html) and Version 7. Nothing is unpacked here.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
+
+from atdata_cli.errors import IntegrityError, from_os_error
+
+__all__ = ["BLOCK", "Kind", "Member", "TarReader", "is_header"]
+
+BLOCK = 512
+_ZEROS = bytes(BLOCK)
+_ENDS = b"\0 "  # what ends a number
+# After a jump little is read ahead, as another jump may follow; reads then double up to the full size.
+_READ_AFTER_JUMP = 64 * 1024
+# Names and pax records are read into memory; writers make a few hundred bytes, attributes at most some 100
+# KB.
+_LARGEST_EXTENSION = 1 << 20
+_LARGEST_SIZE = (1 << 63) - 1
+
+Kind = Literal["file", "folder", "hardlink", "symlink", "other"]
+
+_KINDS: dict[int, Kind] = {
+    ord("0"): "file",
+    0: "file",
+    ord("7"): "file",  # contiguous: a file to all but one historic system
+    ord("5"): "folder",
+    ord("1"): "hardlink",
+    ord("2"): "symlink",
+}
+# Of these kinds a size says nothing about payload: no blocks follow the header (links, devices, folders,
+# fifos).
+_WITHOUT_PAYLOAD = frozenset(b"123456")
+_EXTENSIONS = frozenset(b"xXgLK")
+_REFUSED = {
+    ord("S"): "a sparse file",
+    ord("M"): "the continuation of a file from another volume",
+}
+
+
+class Member(NamedTuple):
+    """One member of a tar.
+
+    Attributes
+    ----------
+    name : as stored, without leading ``./``; bytes that are not UTF-8 are surrogate escapes.
+    size : bytes of payload.
+    offset : of the payload, in the uncompressed tar.
+    header : offset of its first header block, extended headers included.
+    kind : ``other`` is a device, a fifo or something that only its writer knows.
+    """
+
+    name: str
+    size: int
+    offset: int
+    header: int
+    kind: Kind
+
+
+class TarReader:
+    """Iterates once over the members of a tar; the current member's payload can be read, or is skipped.
+
+    The stream is read in blocks ahead, so that small members cost no system calls. Memory is bounded by the
+    block size, whatever the tar says. Payloads are never interpreted.
+
+    Parameters
+    ----------
+    stream : at the tar's first byte.
+    where : path or URL, for messages.
+    seek : the stream can seek, and cheaply: large payloads are jumped over instead of read.
+    block : bytes read at a time. The default stays in a processor's cache, which makes local reading three
+        times as fast as a MiB does; where every read is a request, 4 MiB are better.
+
+    Attributes
+    ----------
+    end : offset of the end-of-archive marker, once it has been reached.
+
+    Raises
+    ------
+    IntegrityError : while iterating or reading: truncated, damaged, or no tar; names the byte offset and the
+        member.
+    """
+
+    def __init__(self, stream: BinaryIO, *, where: str, seek: bool = False, block: int = 1 << 18) -> None:
+        self.where = where
+        self.end: int | None = None
+        self._stream = stream
+        self._block = block
+        self._read_ahead = block
+        # The window: bytes of the tar from offset _start on. The stream stands at its end.
+        self._data = b""
+        self._start = 0
+        self._member: Member | None = None
+        self._next = 0  # offset of the next byte of the current payload that read() or open() gives
+        self._origin = stream.tell() if seek else None
+        self._total: int | None = None
+        if self._origin is not None:
+            self._total = stream.seek(0, io.SEEK_END) - self._origin
+            stream.seek(self._origin)
+
+    def position(self) -> int:
+        """Bytes of the tar taken from the stream so far."""
+        return self._start + len(self._data)
+
+    def __iter__(self) -> Iterator[Member]:
+        at = 0
+        first = 0
+        extensions = _Extensions()
+        while True:
+            header = self._header(at)
+            if header is None:
+                if extensions.pending:
+                    self._fail(first, "an extended header without a member")
+                self.end = at
+                return
+            type_, name, size = self._parse(header, at)
+            at += BLOCK
+            if type_ in _EXTENSIONS:
+                self._extend(extensions, type_, at, size)
+                at += -(-size // BLOCK) * BLOCK
+                continue
+            if extensions:
+                name, size = extensions.take(name, size)
+            member = self._as_member(type_, name, size, at, first)
+            self._member = member
+            self._next = at
+            yield member
+            first = at = at + -(-member.size // BLOCK) * BLOCK
+
+    def read(self) -> bytes:
+        """The current member's payload, or what is left of it."""
+        member = self._member
+        if member is None:
+            return b""
+        begin = self._next - self._start
+        end = member.offset + member.size - self._start
+        if end <= len(self._data):
+            self._next = member.offset + member.size
+            return self._data[begin:end]
+        return b"".join(iter(lambda: self.take(1 << 23), b""))
+
+    def open(self) -> BinaryIO:
+        """A reader of the current member's payload, or of what is left of it; good until the next member."""
+        return io.BufferedReader(_Payload(self), 1 << 16)
+
+    def take(self, limit: int) -> bytes:
+        """Up to *limit* next bytes of the current member's payload; empty at its end."""
+        member = self._member
+        if member is None or limit <= 0:
+            return b""
+        wanted = min(limit, member.offset + member.size - self._next)
+        if wanted <= 0:
+            return b""
+        begin = self._next - self._start
+        chunk = self._data[begin : begin + wanted]
+        if not chunk:
+            # Past the window: the stream stands exactly there. No read asks for more than is sure to be
+            # payload.
+            chunk = self._read_stream(wanted)
+            if not chunk:
+                self._truncated(self._next)
+            self._data = b""
+            self._start = self._next + len(chunk)
+        self._next += len(chunk)
+        return chunk
+
+    # --- headers ---
+
+    def _header(self, at: int) -> bytes | None:
+        """The header block at an offset, or None if the archive ends there."""
+        index = at - self._start
+        header = self._data[index : index + BLOCK] if index >= 0 else b""
+        if len(header) < BLOCK:
+            header = self._load(at, BLOCK)
+        if len(header) == BLOCK:
+            if header == _ZEROS:
+                self._check_end(at)
+                return None
+            return header
+        if header or self._member is None:
+            self._fail(at, "not a tar file" if at == 0 else "truncated inside a header")
+        self._fail(at, "truncated: the file ends here without the two empty blocks that end a tar")
+
+    def _check_end(self, at: int) -> None:
+        # GNU tar warns of a lone empty block and stops there; it may as well be a hole that a crash left in
+        # a file.
+        if any(self._load(at + BLOCK, BLOCK)):
+            self._fail(at, "an empty block with more data behind it: damaged, or two tars in one file")
+
+    def _parse(self, header: bytes, at: int) -> tuple[int, str, int]:
+        """Type, name and payload size as one header block gives them."""
+        if not _checksum_is_right(header):
+            self._fail(at, "not a tar file" if at == 0 else "bad header checksum")
+        digits = header[124:135]
+        try:
+            size = int(digits, 8) if digits.isdigit() and header[135] in _ENDS else _number(header[124:136])
+        except ValueError:
+            size = -1
+        if size < 0 or size > _LARGEST_SIZE:
+            self._fail(at, "a header with an impossible size")
+        raw = header[:100].partition(b"\0")[0]
+        # Only POSIX headers have a prefix: GNU tar keeps other things in its place.
+        if header[345] and header[257:263] == b"ustar\0":
+            raw = header[345:500].partition(b"\0")[0] + b"/" + raw
+        return header[156], str(raw, "utf-8", "surrogateescape"), size
+
+    def _as_member(self, type_: int, name: str, size: int, at: int, first: int) -> Member:
+        if name[:2] == "./":
+            name = _without_dots(name)
+        kind = _KINDS.get(type_, "other")
+        if kind == "file":
+            if type_ == 0 and name[-1:] == "/":
+                kind, size = "folder", 0  # Version 7 had no type for them
+        elif type_ in _WITHOUT_PAYLOAD:
+            size = 0
+        elif type_ in _REFUSED:
+            self._fail(first, f"{_REFUSED[type_]} ({name!a}), which cannot be read: pack the tar anew")
+        if self._total is not None and at + size > self._total:
+            self._member = Member(name, size, at, first, kind)
+            self._truncated(self._total)
+        return Member(name, size, at, first, kind)
+
+    def _extend(self, extensions: _Extensions, type_: int, at: int, size: int) -> None:
+        """Take in an extended header whose payload begins at *at*."""
+        if size > _LARGEST_EXTENSION:
+            self._fail(at - BLOCK, f"an extended header of {size} bytes")
+        payload = self._load(at, size)
+        if len(payload) < size:
+            self._fail(at + len(payload), "truncated inside an extended header")
+        try:
+            extensions.add(type_, payload)
+        except ValueError as error:
+            self._fail(at - BLOCK, f"a bad extended header ({error})")
+
+    # --- the window over the stream ---
+
+    def _load(self, at: int, size: int) -> bytes:
+        """The *size* bytes at an offset, fewer at the end of the file. Offsets only grow."""
+        index = at - self._start
+        if index > len(self._data):
+            self._skip_to(at)
+            index = 0
+        if index + size > len(self._data):
+            parts = [self._data[index:]]
+            have = len(parts[0])
+            while have < size:
+                chunk = self._read_stream(max(self._read_ahead, size - have))
+                if not chunk:
+                    break
+                parts.append(chunk)
+                have += len(chunk)
+            self._read_ahead = min(self._block, self._read_ahead * 2)
+            self._data = b"".join(parts)
+            self._start = at
+            index = 0
+        return self._data[index : index + size]
+
+    def _skip_to(self, at: int) -> None:
+        here = self._start + len(self._data)
+        self._data = b""
+        if self._origin is not None:
+            self._seek(self._origin + at)
+            self._read_ahead = min(self._block, _READ_AFTER_JUMP)
+            here = at
+        while here < at:
+            skipped = len(self._read_stream(min(self._block, at - here)))
+            if not skipped:
+                self._truncated(here)
+            here += skipped
+        self._start = at
+
+    def _read_stream(self, size: int) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise from_os_error(error, self.where, doing="read") from error
+
+    def _seek(self, to: int) -> None:
+        try:
+            self._stream.seek(to)
+        except OSError as error:
+            raise from_os_error(error, self.where, doing="read") from error
+
+    # --- what is wrong ---
+
+    def _truncated(self, at: int) -> NoReturn:
+        member = self._member
+        assert member is not None
+        raise IntegrityError(
+            f"truncated at byte {at}: member {member.name!a} at byte {member.header} has {member.size} bytes",
+            url=self.where,
+            hint="fetch or make the file again",
+        )
+
+    def _fail(self, at: int, what: str) -> NoReturn:
+        after = f", after member {self._member.name!a}" if self._member else ""
+        raise IntegrityError(f"{what} at byte {at}{after}", url=self.where)
+
+
+class _Payload(io.RawIOBase):
+    """The current payload of a reader as a raw stream."""
+
+    def __init__(self, reader: TarReader) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._reader.take(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+class _Extensions:
+    """What extended headers say of the next member (``x``, ``L``) and of all that follow (``g``)."""
+
+    __slots__ = ("_everywhere", "_here")
+
+    def __init__(self) -> None:
+        self._everywhere: dict[str, str] = {}
+        self._here: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._here or self._everywhere)
+
+    @property
+    def pending(self) -> bool:
+        """True if a member has to follow."""
+        return bool(self._here)
+
+    def add(self, type_: int, payload: bytes) -> None:
+        """Take in one extended header; ValueError if it cannot be read."""
+        if type_ == ord("L"):
+            self._here["path"] = str(payload.partition(b"\0")[0], "utf-8", "surrogateescape")
+        elif type_ == ord("g"):
+            self._everywhere.update(_pax_records(payload))
+        elif type_ != ord("K"):  # a long link target: links are only reported
+            self._here.update(_pax_records(payload))
+
+    def take(self, name: str, size: int) -> tuple[str, int]:
+        """Name and size of the next member, given those of its own header."""
+        found = {**self._everywhere, **self._here} if self._everywhere else self._here
+        self._here = {}
+        # An empty value takes back a global one.
+        return found.get("path") or name, int(found.get("size") or size)
+
+
+def _pax_records(payload: bytes) -> dict[str, str]:
+    """Path and size from pax records, ``LENGTH KEY=VALUE\\n`` each; ValueError if they cannot be read."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(payload) and payload[at]:
+        blank = payload.find(b" ", at, at + 20)
+        digits = payload[at:blank] if blank > 0 else b""
+        end = at + int(digits) if digits.isdigit() else 0
+        if end <= blank + 1 or end > len(payload) or payload[end - 1] != 0x0A:
+            raise ValueError("a record of the wrong length")
+        key, equals, value = payload[blank + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise ValueError("a record without a value")
+        if key.startswith(b"GNU.sparse."):
+            raise ValueError("a sparse file, which cannot be read: pack the tar anew")
+        if (
+            key == b"size"
+            and value
+            and not (value.isdigit() and len(value) < 20 and int(value) <= _LARGEST_SIZE)
+        ):
+            raise ValueError("an impossible size")
+        if key in (b"path", b"size"):
+            found[key.decode()] = str(value, "utf-8", "surrogateescape")
+        at = end
+    return found
+
+
+def is_header(block: bytes) -> bool:
+    """True if a file that begins with these 512 bytes is a tar: a header, or the end of an empty one."""
+    return len(block) == BLOCK and (block == _ZEROS or _checksum_is_right(block))
+
+
+def _checksum_is_right(header: bytes) -> bool:
+    """Compare a header's checksum with the sum of its bytes, its own field counted as eight blanks."""
+    field = header[148:156]
+    digits = field[:6]
+    try:
+        stored = int(digits, 8) if digits.isdigit() and field[6] in _ENDS else _number(field)
+    except ValueError:
+        return False
+    own = sum(field) - 8 * 0x20
+    if header.isascii():
+        # The low half of Adler-32 is 1 + the sum of all bytes, modulo 65521; 512 bytes of ASCII stay below
+        # that. It takes a tenth of the time of sum().
+        return (zlib.adler32(header) & 0xFFFF) - 1 - own == stored
+    unsigned = sum(header) - own
+    # Some old writers summed signed bytes.
+    high = sum(byte >= 0x80 for byte in header[:148]) + sum(byte >= 0x80 for byte in header[156:])
+    return stored in (unsigned, unsigned - 256 * high)
+
+
+def _number(field: bytes) -> int:
+    """A header's number: octal digits, or GNU's base-256 if the first bit is set; ValueError if neither."""
+    if field[0] >= 0x80:
+        if field[0] == 0xFF:
+            return -1  # negative: only times may be
+        return int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if not digits:
+        return 0
+    if not digits.isdigit():
+        raise ValueError("not an octal number")
+    return int(digits, 8)
+
+
+def _without_dots(name: str) -> str:
+    while name[:2] == "./":
+        name = name[2:].lstrip("/")
+    return name

@@ -1,0 +1,206 @@
+"""Folders and single files as a source: every file is a member of the sample that its name says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, overload
+
+from atdata_cli.errors import from_os_error
+from atdata_cli.sources.base import Files, InputFile, Preflight, Sample, SampleSource
+from atdata_cli.sources.fieldcheck import FieldSets, arbitrary_fields, case_reason, examples, renamed
+from atdata_cli.sources.listing import Listing, PlannedFile
+from atdata_cli.sources.patterns import name_filter
+
+__all__ = ["FileBlob", "FolderSource"]
+
+
+class FileBlob:
+    """A file's content, read when it is written.
+
+    Attributes
+    ----------
+    where : path or URL.
+    size : bytes, as listed; the file may have changed since.
+    """
+
+    __slots__ = ("_files", "size", "where")
+
+    def __init__(self, files: Files, where: str, size: int) -> None:
+        self._files = files
+        self.where = where
+        self.size = size
+
+    def open(self) -> BinaryIO:
+        """A reader at the first byte."""
+        if not _is_local(self.where):
+            return self._files.open(self.where)
+        try:
+            return open(self.where, "rb", buffering=0)
+        except OSError as error:
+            raise from_os_error(error, self.where, doing="read") from error
+
+
+class FolderSource(SampleSource):
+    """Samples from the files below folders, keyed by webdataset's rule on the path relative to the folder.
+
+    Roots come in the order given; the samples of one root bytewise by key, their fields bytewise by name. A
+    key that several roots have, with different fields, is one sample in the first root's place (``images/``
+    and ``labels/``). A root that is a file takes its basename as relative path, so a list of files keeps the
+    order of the list.
+
+    The folders are listed when the source is made; no file is read before its blob is opened.
+
+    Parameters
+    ----------
+    files : how places are listed and opened.
+    roots : folders and files, as URLs or paths.
+    include, exclude : globs; see :func:`atdata_cli.sources.patterns.name_filter`.
+    fields : only these fields; None for all.
+
+    Raises
+    ------
+    NotFoundError : a root is not there.
+    UsageError : a root is neither file nor folder.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        roots: Sequence[str],
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        fields: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._files = files
+        self._listing = Listing(files, name_filter(include, exclude), fields, several=len(roots) > 1)
+        for root in roots:
+            self._listing.add(root)
+        self._plan = self._listing.found
+        self._plan.sort()
+        self._find_clashes()
+        self._find_arbitrary_fields()
+        self._find_unreadable()
+        self._drop_damaged_samples()
+        self._position = 0
+        self.inputs = _Inputs(self._plan, self._listing)
+
+    def count(self) -> int:
+        """How many samples there are."""
+        return sum(1 for _ in self.members())
+
+    def position(self) -> int:
+        """Bytes of the samples that have been taken."""
+        return self._position
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self._plan)
+
+    def preflight(self) -> Preflight:
+        """Name what would be lost or damaged, and what looks unintended; reads no file."""
+        field_sets = FieldSets()
+        for group in self.members():
+            field_sets.add(tuple([file.field for file in group]), group[0].key)
+        problems = sorted(self._listing.problems, key=lambda problem: problem.where)
+        return Preflight(problems, [*self._listing.warnings(), *self._merged(), *field_sets.warnings()])
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples in order; those of which a file is a problem are left out."""
+        self._position = 0
+        for group in self.members():
+            blobs = {file.field: FileBlob(self._files, self.url(file), file.size) for file in group}
+            yield Sample(group[0].key, blobs, blobs[group[0].field].where)
+            self._position += sum([file.size for file in group])
+
+    def members(self) -> Iterator[list[PlannedFile]]:
+        """The files of each sample, in the order of :meth:`samples`."""
+        group: list[PlannedFile] = []
+        for file in self._plan:
+            if group and file.key != group[0].key:
+                yield group
+                group = []
+            group.append(file)
+        if group:
+            yield group
+
+    def url(self, file: PlannedFile) -> str:
+        """How a file of the plan is opened."""
+        return self._listing.url(file)
+
+    def _find_clashes(self) -> None:
+        for group in self.members():
+            if len(group) == 1:
+                continue
+            seen: dict[str, PlannedFile] = {}
+            for file in group:
+                other = seen.setdefault(file.field.lower(), file)
+                if other is file:
+                    continue
+                if other.field == file.field:
+                    reason = f"the same key and field as {self.url(other)}: rename one of them"
+                else:
+                    reason = case_reason(other.field, file.field)
+                self._listing.problem(file, reason)
+
+    def _find_arbitrary_fields(self) -> None:
+        arbitrary = arbitrary_fields(file.field for file in self._plan)
+        if not arbitrary:
+            return
+        for file in self._plan:
+            if file.field in arbitrary:
+                reason = (
+                    f"its name splits into the key {file.key!r} and the field {file.field!r}, one of "
+                    f"{len(arbitrary)} fields with a dot: rename it to {renamed(file.name)!r}"
+                )
+                self._listing.problem(file, reason)
+
+    def _find_unreadable(self) -> None:
+        for file in self._plan:
+            url = self.url(file)
+            if _is_local(url) and not os.access(url, os.R_OK):
+                self._listing.problem(file, "it cannot be read: permission denied; check owner and mode")
+
+    def _drop_damaged_samples(self) -> None:
+        bad = self._listing.bad_keys
+        if bad:
+            self._plan[:] = [file for file in self._plan if file.key not in bad]
+
+    def _merged(self) -> list[str]:
+        if self._listing.folders < 2:
+            return []
+        keys = [group[0].key for group in self.members() if len({file.root for file in group}) > 1]
+        if not keys:
+            return []
+        return [f"{len(keys)} samples have files from more than one source, such as {examples(keys)}"]
+
+
+class _Inputs(Sequence[InputFile]):
+    """The plan's files as inputs, made when they are asked for."""
+
+    def __init__(self, plan: list[PlannedFile], listing: Listing) -> None:
+        self._plan = plan
+        self._listing = listing
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    @overload
+    def __getitem__(self, index: int) -> InputFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[InputFile]: ...
+    def __getitem__(self, index: int | slice) -> InputFile | list[InputFile]:
+        if isinstance(index, slice):
+            return [self._input(file) for file in self._plan[index]]
+        return self._input(self._plan[index])
+
+    def __iter__(self) -> Iterator[InputFile]:
+        return map(self._input, self._plan)
+
+    def _input(self, file: PlannedFile) -> InputFile:
+        return InputFile(file.name, self._listing.url(file), file.size)
+
+
+def _is_local(url: str) -> bool:
+    return ":" not in url.partition("/")[0]
