@@ -49,8 +49,8 @@ class S3Options:
 
     part_size: int = PART_SIZE
     retries: int = 4
-    connect_timeout: float = 10
-    read_timeout: float = 60
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
     expires: int = 3600
     addressing: str = "auto"
     requester_pays: bool = False
@@ -258,6 +258,7 @@ class S3DataStore(StoreBase):
                 "signature_version": "s3v4",
                 "max_pool_connections": 16,
                 "request_checksum_calculation": "when_required",
+                "response_checksum_validation": "when_required",
                 "connect_timeout": options.connect_timeout,
                 "read_timeout": options.read_timeout,
                 "retries": {"mode": "standard", "total_max_attempts": options.retries + 1},
@@ -292,7 +293,7 @@ class S3DataStore(StoreBase):
         """``s3://BUCKET/KEY``, the key as it is."""
         return f"s3://{self.bucket}/{name}"
 
-    def _where(self, name: str) -> dict[str, str]:
+    def _where(self, name: str) -> dict[str, Any]:
         """The object's parameters in a request."""
         if "\0" in name or not 1 <= _utf8_size(name) <= 1024:
             raise UsageError("this cannot be an object's name", url=self.url(name), hint="1 to 1024 bytes of UTF-8")
@@ -402,7 +403,7 @@ class S3DataStore(StoreBase):
         """Replace a small object if its ETag still is *version*; True if replaced."""
         return self._put_if(name, data, IfMatch=f'"{version}"')
 
-    def _put_if(self, name: str, data: bytes, **condition: str) -> bool:
+    def _put_if(self, name: str, data: bytes, **condition: Any) -> bool:
         where = self._where(name)
         with translated(self.url(name), doing="write to"):
             for attempt in range(CONFLICT_ATTEMPTS):

@@ -126,7 +126,8 @@ class Uploads:
         self.part = part
         self.budget = _Budget(PARTS_IN_FLIGHT * part)
         self.pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
-        self.crc = True
+        self.takes_crc = True
+        self.echoes = True
         self._buffers: list[bytearray] = []
 
     def buffer(self, size: int) -> bytearray:
@@ -144,34 +145,58 @@ class Uploads:
         if len(buffer) == self.part and len(self._buffers) <= PARTS_IN_FLIGHT:
             self._buffers.append(buffer)
 
-    def send(self, method: str, data: memoryview, **params: Any) -> dict[str, Any]:
+    def send(
+        self, method: str, data: memoryview, *, declared: bool = False, **params: Any
+    ) -> tuple[dict[str, Any], str | None]:
         """``PutObject`` or ``UploadPart`` with *data* as body, so that no damage on the way goes unnoticed.
+
+        Parameters
+        ----------
+        declared : the multipart upload was begun with CRC-32, so that all its parts need one.
+
+        Returns
+        -------
+        The answer, and the CRC-32 that was sent, in base64.
 
         Raises
         ------
         IntegrityError : the server got other bytes, again and again.
         """
         for _ in range(SEND_ATTEMPTS):
-            crc = self.crc
+            crc = _crc32(data) if self.takes_crc and (self.echoes or declared) else None
+            md5 = _md5(data) if crc is None or not self.echoes else None
             try:
-                answer = self.call(method, Body=PartBody(data), **_digest(data, crc), **params)
+                answer = self.call(method, Body=PartBody(data), **_checks(crc, md5), **params)
             except OSError as error:
-                if crc and _refuses_checksum(error):
-                    self.crc = False
+                if crc is not None and _refuses_checksum(error):
+                    self.takes_crc = False
                 elif error_code(error) not in ("BadDigest", "XAmzContentChecksumMismatch"):
                     raise
                 continue
-            if _arrived(answer, data, crc):
-                return answer
-            if crc and answer.get("ChecksumCRC32") is None:
-                self.crc = False
-        raise IntegrityError("the server received other bytes than were sent", hint="run the same command again")
+            if self._arrived(answer, data, crc, checked=md5 is not None):
+                return answer, crc
+        raise IntegrityError(
+            "the server received other bytes than were sent", hint="run the same command again"
+        )
+
+    def _arrived(self, answer: dict[str, Any], data: memoryview, crc: str | None, *, checked: bool) -> bool:
+        """True if the answer says that the server holds *data*; *checked*: it had to compare an MD5."""
+        echoed = answer.get("ChecksumCRC32")
+        if crc is not None and echoed is not None:
+            return bool(echoed == crc)
+        if checked:
+            return True
+        self.echoes = False
+        return bool(answer.get("ETag", "").strip('"') == _md5(data).hex())
 
 
-def _digest(data: memoryview, crc: bool) -> dict[str, str]:
-    if crc:
-        return {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
-    return {"ContentMD5": base64.b64encode(_md5(data)).decode()}
+def _checks(crc: str | None, md5: bytes | None) -> dict[str, str]:
+    checks = {} if crc is None else {"ChecksumCRC32": crc}
+    return checks if md5 is None else {**checks, "ContentMD5": base64.b64encode(md5).decode()}
+
+
+def _crc32(data: memoryview) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
 def _md5(data: Chunk) -> bytes:
@@ -184,16 +209,6 @@ def _refuses_checksum(error: OSError) -> bool:
     return code == "NotImplemented" or (
         code in ("InvalidRequest", "InvalidArgument") and "checksum" in str(error).lower()
     )
-
-
-def _arrived(answer: dict[str, Any], data: memoryview, crc: bool) -> bool:
-    """True if the answer, or the server's acceptance of an MD5, says that it holds *data*."""
-    if not crc:
-        return True
-    echoed = answer.get("ChecksumCRC32")
-    if echoed is not None:
-        return bool(echoed == _digest(data, crc)["ChecksumCRC32"])
-    return bool(answer.get("ETag", "").strip('"') == _md5(data).hex())
 
 
 class S3Sink:
@@ -211,11 +226,12 @@ class S3Sink:
 
     def __init__(self, uploads: Uploads, *, bucket: str, key: str, url: str) -> None:
         self._uploads = uploads
-        self._where = {"Bucket": bucket, "Key": key}
+        self._where: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self._url = url
         self._buffer = bytearray()
         self._filled = 0
         self._upload_id: Future[str] | None = None
+        self._declared = False
         self._parts: list[Future[Part]] = []
         self._failed: Exception | None = None
         self._open = True
@@ -299,30 +315,31 @@ class S3Sink:
         self._parts.append(part)
 
     def _begin(self) -> str:
-        algorithm = {"ChecksumAlgorithm": "CRC32"} if self._uploads.crc else {}
+        algorithm = {"ChecksumAlgorithm": "CRC32"} if self._uploads.takes_crc and self._uploads.echoes else {}
         try:
             answer = self._uploads.call("create_multipart_upload", **algorithm, **self._where)
         except OSError as error:
             if not algorithm or not _refuses_checksum(error):
                 raise
-            self._uploads.crc = False
+            self._uploads.takes_crc = False
+            algorithm = {}
             answer = self._uploads.call("create_multipart_upload", **self._where)
+        self._declared = bool(algorithm)
         return str(answer["UploadId"])
 
     def _upload_part(self, upload_id: Future[str], number: int, buffer: bytearray, filled: int) -> Part:
         if self._failed is not None:
             raise self._failed
         try:
+            where = {"UploadId": upload_id.result(), "PartNumber": number, **self._where}
             data = memoryview(buffer)[:filled]
-            answer = self._uploads.send(
-                "upload_part", data, UploadId=upload_id.result(), PartNumber=number, **self._where
-            )
+            answer, crc = self._uploads.send("upload_part", data, declared=self._declared, **where)
         except Exception as error:
             # After a failure the connection may still hold the buffer, so it is not used again.
             self._failed = error
             raise
         self._uploads.recycle(buffer)
-        return Part(number, answer["ETag"], answer.get("ChecksumCRC32"))
+        return Part(number, answer["ETag"], crc if self._declared else None)
 
     def _put_whole(self) -> None:
         data = memoryview(self._buffer)[: self._filled]
@@ -333,7 +350,9 @@ class S3Sink:
     def _complete(self, upload_id: str, parts: list[Part]) -> None:
         rows = {"Parts": [part.named() for part in parts]}
         try:
-            self._uploads.call("complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where)
+            self._uploads.call(
+                "complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where
+            )
         except OSError as error:
             # botocore repeats a request whose answer was lost; then the upload is gone, the object there.
             if error_code(error) != "NoSuchUpload" or not self._is_complete(parts):

@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 START_SECONDS = 60
 ATTEMPTS = 3
@@ -54,6 +55,29 @@ class S3Server:
             "AWS_ENDPOINT": self.endpoint,
             "AWS_REGION": "us-east-1",
         }
+
+
+def filesystem(server: S3Server) -> Any:
+    """A plain ``s3fs`` client that repeats nothing."""
+    import s3fs
+
+    return s3fs.S3FileSystem(
+        key=server.key,
+        secret=server.secret,
+        endpoint_url=server.endpoint,
+        skip_instance_cache=True,
+        config_kwargs={"retries": {"max_attempts": 0}},
+    )
+
+
+def make_bucket(server: S3Server, name: str) -> None:
+    """Make an empty bucket."""
+    filesystem(server).call_s3("create_bucket", Bucket=name)
+
+
+def remove_bucket(server: S3Server, name: str) -> None:
+    """Remove a bucket with all that is in it (this server allows it)."""
+    filesystem(server).call_s3("delete_bucket", Bucket=name)
 
 
 @contextmanager
@@ -158,15 +182,7 @@ class _Weed:
 
     def _answers(self) -> bool:
         """True once an object could be stored: the gateway listens before there is a volume to write to."""
-        import s3fs
-
-        store = s3fs.S3FileSystem(
-            key=self.server.key,
-            secret=self.server.secret,
-            endpoint_url=self.server.endpoint,
-            skip_instance_cache=True,
-            config_kwargs={"retries": {"max_attempts": 0}},
-        )
+        store = filesystem(self.server)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
             try:

@@ -1,0 +1,31 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.seaweed import S3Server, make_bucket, remove_bucket, shared_server
+
+pytest.register_assert_rewrite("atdata_cli.stores.testing")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
+    """A real S3 server, one for all workers of a test run."""
+    folder: Path = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    with shared_server(folder / "s3-server") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> Iterator[str]:
+    """A fresh bucket of :func:`s3_server`, gone after the test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    make_bucket(s3_server, name)
+    yield name
+    remove_bucket(s3_server, name)
