@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.seaweed import S3Server, make_bucket, remove_bucket, shared_server
+from hypothesis import settings
+
+from tests.servers.seaweed import S3Server, make_bucket, remove_bucket, shared_server
+
+# Timings belong to benchmarks: a busy machine must not fail a property.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 pytest.register_assert_rewrite("atdata_cli.stores.testing")
 

@@ -234,7 +234,7 @@ class _Write:
         source = self._source(files)
         store, prefix = open_store(self.operands.dest, self.stores)
         if not isinstance(store, ShardStore):
-            return self._hand_over(source, store, prefix, files)
+            return self._hand_over(source, store, prefix)
         with self._reject_sink() as sink:
             rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink)
             progress = Progress()
@@ -245,7 +245,6 @@ class _Write:
                         store,
                         prefix,
                         self.writing,
-                        files=files,
                         rejects=rejects,
                         progress=progress,
                         if_exists=self.if_exists,
@@ -286,7 +285,7 @@ class _Write:
             self.operands.sources, files, self.reading, dataset_shards=lambda url: dataset_shards(files, url)
         )
 
-    def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str, files: Files) -> ExitCode:
+    def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str) -> ExitCode:
         """Let a third-party store write: it has no more than the protocol's three methods."""
         from atdata_cli.shards.feed import Progress, Rejects, make_feed
 
@@ -296,7 +295,7 @@ class _Write:
             "this store writes shards itself: there is no manifest, and an interrupted run starts from the beginning"
         )
         rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors)
-        feed = make_feed(source, self.writing, files, rejects=rejects, progress=Progress())
+        feed = make_feed(source, self.writing, rejects=rejects, progress=Progress())
         feed.prepare()
         self._check(rejects)
         limits = {"maxcount": self.writing.max_count, "maxsize": self.writing.max_size}

@@ -147,9 +147,7 @@ class KeyTemplate:
     def __init__(self, text: str, parts: tuple[tuple[str, str | None], ...]) -> None:
         self.text = text
         self._parts = parts
-        self.fields = tuple(
-            dict.fromkeys(name for _, name in parts if name not in (None, "row", "stem") and name)
-        )
+        self.fields = tuple(dict.fromkeys(name for _, name in parts if name not in (None, "row", "stem") and name))
 
     @classmethod
     def parse(cls, text: str) -> KeyTemplate:

@@ -368,11 +368,7 @@ def _pax_records(payload: bytes) -> dict[str, str]:
             raise ValueError("a record without a value")
         if key.startswith(b"GNU.sparse."):
             raise ValueError("a sparse file, which cannot be read: pack the tar anew")
-        if (
-            key == b"size"
-            and value
-            and not (value.isdigit() and len(value) < 20 and int(value) <= _LARGEST_SIZE)
-        ):
+        if key == b"size" and value and not (value.isdigit() and len(value) < 20 and int(value) <= _LARGEST_SIZE):
             raise ValueError("an impossible size")
         if key in (b"path", b"size"):
             found[key.decode()] = str(value, "utf-8", "surrogateescape")

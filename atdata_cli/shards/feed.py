@@ -29,7 +29,6 @@ from atdata_cli.shards.plan import Limits, Splits, check_split_name
 from atdata_cli.shards.series import ShardWriter
 from atdata_cli.shards.writer import member_bytes
 from atdata_cli.sources.base import (
-    Files,
     Preflight,
     Reject,
     RowBatch,
@@ -260,12 +259,11 @@ class RowFeed(Feed):
     """Feeds rows, through the encoder."""
 
     source: RowSource = None  # type: ignore[assignment]
-    files: Files = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.encoding = self.options.encoding or ("files" if self.options.embed else "msgpack")
-        self._embedder = Embedder(self.files, self.options.embed, self.options.embed_root)
+        self._embedder = Embedder(self.source.files, self.options.embed, self.options.embed_root)
         self._schema = None if self.options.schema is None else RowSchema(self.options.schema)
         self._template = None if self.options.key is None else KeyTemplate.parse(self.options.key)
         self._fields: tuple[str, ...] | None = None
@@ -452,11 +450,11 @@ def _doubtful(fields: tuple[str, ...]) -> list[str]:
     return warnings
 
 
-def make_feed(source: Source, options: WriteOptions, files: Files, *, rejects: Rejects, progress: Progress) -> Feed:
+def make_feed(source: Source, options: WriteOptions, *, rejects: Rejects, progress: Progress) -> Feed:
     """The feed for a source's kind."""
     progress.source = source
     if isinstance(source, RowSource):
-        return RowFeed(options, rejects, progress, source=source, files=files)
+        return RowFeed(options, rejects, progress, source=source)
     if isinstance(source, SampleSource):
         return SampleFeed(options, rejects, progress, source=source)
     raise AtdataError(f"{type(source).__name__} is neither a RowSource nor a SampleSource")

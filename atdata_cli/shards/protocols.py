@@ -56,9 +56,11 @@ class ShardStore(Protocol):
     Attributes
     ----------
     atomic : False if the store can show a half-written object; ``stores`` lists it as such.
+    writable : False if the store can only be read.
     """
 
     atomic: bool
+    writable: bool
 
     def url(self, name: str) -> str:
         """The URL of an object, as it is printed and stored."""

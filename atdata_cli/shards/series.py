@@ -170,10 +170,10 @@ class ShardWriter:
         if shard is None:
             return
         shard.tar.close()
+        shard.observe_pending()
+        self._collect()  # while this shard still counts as open: if the one before it failed, abort() ends this one too
         self._open = None
         self._index += 1
-        shard.observe_pending()
-        self._collect()
         if shard.stream is None:
             self._finished(shard, Stored(archive_bytes(shard.tar.members), ""))
         else:

@@ -21,7 +21,7 @@ from atdata_cli.shards.plan import Limits, even_limits
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink, ShardStore
 from atdata_cli.shards.series import FinishedShard, ShardWriter
 from atdata_cli.shards.stream import Pipeline
-from atdata_cli.sources.base import Files, Source
+from atdata_cli.sources.base import Source
 
 __all__ = ["WriteResult", "write", "write_dataset"]
 
@@ -63,6 +63,7 @@ class _Unstored:
     """Stands in for a store where shards are made to be compared: takes the bytes, keeps none."""
 
     atomic = True
+    writable = True
 
     def __init__(self, store: ShardStore) -> None:
         self.url = store.url
@@ -202,7 +203,6 @@ def write(
     prefix: str,
     options: WriteOptions,
     *,
-    files: Files,
     rejects: Rejects | None = None,
     progress: Progress | None = None,
     if_exists: Literal["resume", "fail"] = "resume",
@@ -215,7 +215,6 @@ def write(
     source : where samples come from.
     store, prefix : where they go.
     options : how.
-    files : opens the files that rows name (``--embed``).
     rejects : collects what cannot be a sample; by default nothing may be rejected.
     progress : is kept up to date while the run goes on.
     if_exists : ``resume`` leaves the same finished dataset as it is and starts an unfinished one over; ``fail``
@@ -232,7 +231,9 @@ def write(
     options.check()
     rejects = rejects or Rejects(skip=options.on_error == "skip", limit=options.max_errors)
     progress = progress or Progress()
-    feed = make_feed(source, options, files, rejects=rejects, progress=progress)
+    if not store.writable:
+        raise UsageError("this store can only be read", url=store.url(prefix))
+    feed = make_feed(source, options, rejects=rejects, progress=progress)
     destination = Destination(store, prefix)
     job = Job.of(source.inputs, options)
     held, text = destination.survey(job)
@@ -411,10 +412,9 @@ def write_dataset(ds: Any, store: ShardStore, prefix: str, **kwargs: Any) -> Wri
     TypeError : an unknown keyword.
     AtdataError : see :func:`write`.
     """
-    from atdata_cli.sources.mappings import NoFiles, as_source
+    from atdata_cli.sources.mappings import as_source
 
     for theirs, ours in (("maxcount", "max_count"), ("maxsize", "max_size")):
         if theirs in kwargs:
             kwargs[ours] = int(kwargs.pop(theirs))
-    files = kwargs.pop("files", NoFiles())
-    return write(as_source(ds), store, prefix, WriteOptions(**kwargs), files=files)
+    return write(as_source(ds), store, prefix, WriteOptions(**kwargs))

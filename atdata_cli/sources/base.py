@@ -229,9 +229,11 @@ class RowSource(Source):
     Attributes
     ----------
     fields : the columns, if the format declares them.
+    files : opens the files that rows name.
     """
 
     fields: tuple[str, ...] | None = None
+    files: Files
 
     @abstractmethod
     def batches(self) -> Iterator[RowBatch]:

@@ -12,6 +12,7 @@ import orjson
 
 from atdata_cli.errors import AtdataError
 from atdata_cli.samples.keys import split_name
+from atdata_cli.samples.codec import dump_json
 from atdata_cli.sources.base import InputFile, Preflight, Reject, Row, RowSource, Sample, SampleSource
 from atdata_cli.sources.fieldcheck import examples
 from atdata_cli.sources.files import FolderSource
@@ -87,9 +88,7 @@ class JoinSource(SampleSource):
             for file in group:
                 if file.field.lower() == _FIELD:
                     conflicts.add(index)
-                    reason = (
-                        f"the sample {file.key!r} has a {file.field!r} file, where the row's columns would go"
-                    )
+                    reason = f"the sample {file.key!r} has a {file.field!r} file, where the row's columns would go"
                     hint = f"rename it, or pass --exclude '*.{file.field}'"
                     self._problem(self._folder.url(file), f"{reason}: {hint}", key=file.key)
         return conflicts
@@ -116,18 +115,14 @@ class JoinSource(SampleSource):
             return None
         index = self._names.find(str(named))
         if index is None or index == _AMBIGUOUS:
-            many = (
-                "is the name of several files: give the path"
-                if index is not None
-                else "is no file of the folder"
-            )
+            many = "is the name of several files: give the path" if index is not None else "is no file of the folder"
             self._problem(where, f"{str(named)!r} {many}")
             return None
         if index in self._conflicts:
             return None
         columns = {name: value for name, value in row.items() if name != self._on}
         try:
-            return index, where, orjson.dumps(named).decode(), orjson.dumps(columns)
+            return index, where, orjson.dumps(named).decode(), dump_json(columns)
         except TypeError as error:
             self._problem(where, f"a column cannot be written as JSON: {error}")
             return None
@@ -204,9 +199,7 @@ class _RowTable:
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute("PRAGMA cache_size = -32768")
-        self._database.execute(
-            "CREATE TABLE rows (sample INTEGER PRIMARY KEY, place TEXT, named TEXT, columns BLOB)"
-        )
+        self._database.execute("CREATE TABLE rows (sample INTEGER PRIMARY KEY, place TEXT, named TEXT, columns BLOB)")
 
     def add(self, rows: Sequence[tuple[int, str, str, bytes]]) -> list[tuple[int, str, str, bytes]]:
         """Keep rows; gives back those whose sample has one already."""
@@ -226,9 +219,7 @@ class _RowTable:
 
     def row(self, sample: int) -> tuple[str, bytes] | None:
         """What a sample's row named it by, and its other columns, both JSON."""
-        found = self._database.execute(
-            "SELECT named, columns FROM rows WHERE sample = ?", (sample,)
-        ).fetchone()
+        found = self._database.execute("SELECT named, columns FROM rows WHERE sample = ?", (sample,)).fetchone()
         return (found[0], found[1]) if found else None
 
     def count(self) -> int:

@@ -175,9 +175,7 @@ class Listing:
     def _is_selected(self, field: str) -> bool:
         assert self._fields is not None
         # ``IMG.0001.jpg`` is meant by ``--fields jpg``, and must not vanish without a word.
-        return field in self._fields or (
-            splits_unexpectedly(field) and field.rpartition(".")[2] in self._fields
-        )
+        return field in self._fields or (splits_unexpectedly(field) and field.rpartition(".")[2] in self._fields)
 
     def _field_reason(self, field: str) -> str | None:
         try:

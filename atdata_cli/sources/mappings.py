@@ -20,13 +20,13 @@ from atdata_cli.sources.base import (
     Source,
 )
 
-__all__ = ["NoFiles", "as_source"]
+__all__ = ["as_source"]
 
 _BATCH = 1000
 _INPUT = InputFile(name="-", url="-", size=None)
 
 
-class NoFiles:
+class _NoFiles:
     """Stands in where samples come from memory: there is no place that a path could be relative to."""
 
     def info(self, url: str) -> FileInfo | None:
@@ -78,6 +78,7 @@ class MappingRows(RowSource):
     def __init__(self, items: _Once) -> None:
         self._items = items
         self.rewindable = items.rewindable
+        self.files = _NoFiles()
 
     def count(self) -> int | None:
         """Unknown: an iterable need not tell."""

@@ -114,9 +114,7 @@ class TarSource(SampleSource):
                 if first is None:
                     yield group
                     continue
-                group.problem = (
-                    f"the key {group.key!r} was there before, at {first}: its members must be together"
-                )
+                group.problem = f"the key {group.key!r} was there before, at {first}: its members must be together"
             self.on_reject(Reject(group.where, group.problem, key=group.key))
 
     def _groups(self, tar: _OpenTar, content: Content) -> Iterator[_Group]:
@@ -264,9 +262,7 @@ class _OpenTar:
             return self.reader.read(), size
         if self.seekable:
             if self._contents is None:
-                self._contents = self._closing.enter_context(
-                    contextlib.closing(self._files.open(self._item.url))
-                )
+                self._contents = self._closing.enter_context(contextlib.closing(self._files.open(self._item.url)))
             return _Range(self._contents, member.offset, size, self.place(member)), 0
         return self._spool_content(member), 0
 

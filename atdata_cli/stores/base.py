@@ -58,6 +58,7 @@ class StoreBase(ABC):
     """
 
     atomic: bool = True
+    writable: bool = True
 
     def write_shards(self, ds: Any, *, prefix: str, **kwargs: Any) -> ShardUrls:
         """Write *ds* as a dataset under *prefix*: its shards and, last, its ``manifest.json``.

@@ -64,6 +64,8 @@ class HTTPStore(StoreBase):
     root : URL that names are relative to. Its query (a token, a signature) is kept behind every name.
     """
 
+    writable = False
+
     def __init__(self, root: str) -> None:
         from urllib.parse import quote
 

@@ -175,9 +175,7 @@ class Uploads:
                 continue
             if self._arrived(answer, data, crc, checked=md5 is not None):
                 return answer, crc
-        raise IntegrityError(
-            "the server received other bytes than were sent", hint="run the same command again"
-        )
+        raise IntegrityError("the server received other bytes than were sent", hint="run the same command again")
 
     def _arrived(self, answer: dict[str, Any], data: memoryview, crc: str | None, *, checked: bool) -> bool:
         """True if the answer says that the server holds *data*; *checked*: it had to compare an MD5."""
@@ -350,9 +348,7 @@ class S3Sink:
     def _complete(self, upload_id: str, parts: list[Part]) -> None:
         rows = {"Parts": [part.named() for part in parts]}
         try:
-            self._uploads.call(
-                "complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where
-            )
+            self._uploads.call("complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where)
         except OSError as error:
             # botocore repeats a request whose answer was lost; then the upload is gone, the object there.
             if error_code(error) != "NoSuchUpload" or not self._is_complete(parts):

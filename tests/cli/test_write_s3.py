@@ -8,8 +8,8 @@ import urllib.request
 
 import msgpack
 import pytest
-from atdata_cli import S3DataStore
 
+from atdata_cli import S3DataStore
 from tests.cli.conftest import rows
 from tests.cli.test_write import manifest_of, tree
 from tests.servers.seaweed import S3Server
@@ -53,7 +53,10 @@ def test_presigned_urls_of_what_was_written_open_without_credentials(cli, s3_env
     ran = cli("write", "rows.jsonl", f"s3://{s3_bucket}/p", env=s3_env)
     (url,) = ran.lines
     with urllib.request.urlopen(store.read_url(url)) as answer:
-        assert hashlib.sha256(answer.read()).hexdigest() == json.loads(store.read("p/manifest.json"))["shards"][0]["sha256"]
+        assert (
+            hashlib.sha256(answer.read()).hexdigest()
+            == json.loads(store.read("p/manifest.json"))["shards"][0]["sha256"]
+        )
 
 
 def test_sources_in_s3(cli, s3_env, s3_bucket, rows_file, photos, tmp_path, s3_server):
@@ -62,7 +65,10 @@ def test_sources_in_s3(cli, s3_env, s3_bucket, rows_file, photos, tmp_path, s3_s
     remote = filesystem(s3_server)
     remote.put(str(rows_file), f"{s3_bucket}/in/rows.jsonl")
     remote.put(str(photos), f"{s3_bucket}/in/photos", recursive=True)
-    for source, options in ((f"s3://{s3_bucket}/in/rows.jsonl", []), (f"s3://{s3_bucket}/in/photos", ["--max-count", "8"])):
+    for source, options in (
+        (f"s3://{s3_bucket}/in/rows.jsonl", []),
+        (f"s3://{s3_bucket}/in/photos", ["--max-count", "8"]),
+    ):
         name = source.rpartition("/")[2]
         ran = cli("write", source, f"from-{name}", *options, env=s3_env)
         assert ran.code == 0, ran.err
@@ -85,7 +91,9 @@ def test_embedding_across_stores_stays_in_its_folder(cli, s3_env, s3_bucket, s3_
     ran = cli("write", f"s3://{s3_bucket}/t/good.jsonl", "out", "--embed", "image", env=s3_env)
     assert ran.code == 0, ran.err
     assert manifest_of(tmp_path / "out")["fields"].keys() == {"jpg", "json"}
-    cli("write", f"s3://{s3_bucket}/t/bad.jsonl", "bad", "--embed", "image", env=s3_env).failed(1, "bad.jsonl:1", "outside")
+    cli("write", f"s3://{s3_bucket}/t/bad.jsonl", "bad", "--embed", "image", env=s3_env).failed(
+        1, "bad.jsonl:1", "outside"
+    )
 
 
 def test_errors_of_the_store_are_told_apart(cli, s3_env, s3_bucket, rows_file, tmp_path):

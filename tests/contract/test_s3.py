@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.proxy import Exchange, Faults, faulty
-from servers.seaweed import S3Server
 
 from atdata_cli.errors import (
     AtdataError,
@@ -28,6 +26,8 @@ from atdata_cli.shards.protocols import ShardSink
 from atdata_cli.stores.s3 import S3DataStore
 from atdata_cli.stores.s3_upload import MAX_PARTS, PART_SIZE, PARTS_IN_FLIGHT, part_size
 from atdata_cli.stores.testing import StoreContract, pattern
+from tests.servers.proxy import Exchange, Faults, faulty
+from tests.servers.seaweed import S3Server
 
 MIB = 1 << 20
 SMALL_PARTS = {"part_size": "5M"}
@@ -102,9 +102,7 @@ class TestSink:
                 arrived.set()
                 release.wait()
             exchange.status = 200
-            exchange.answer = (
-                b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
-            )
+            exchange.answer = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
 
         with faulty("http://127.0.0.1:1", Faults(request=refuse)) as endpoint:
             store = S3DataStore(
@@ -137,9 +135,7 @@ class TestSink:
         assert sink._upload_id is not None
         sink._upload_id.result()
         for row in store.fs.call_s3("list_multipart_uploads", Bucket=s3_bucket)["Uploads"]:
-            store.fs.call_s3(
-                "abort_multipart_upload", Bucket=s3_bucket, Key=row["Key"], UploadId=row["UploadId"]
-            )
+            store.fs.call_s3("abort_multipart_upload", Bucket=s3_bucket, Key=row["Key"], UploadId=row["UploadId"])
         with pytest.raises(AtdataError) as caught:
             sink.commit()
         sink.abort()
@@ -219,9 +215,7 @@ class TestIntegrity:
 
     @pytest.mark.parametrize("size", [10, 11 * MIB])
     @pytest.mark.parametrize("request_fault", [damage, refuse_checksum])
-    def test_damage_is_noticed(
-        self, s3_server: S3Server, s3_bucket: str, size: int, request_fault: Any
-    ) -> None:
+    def test_damage_is_noticed(self, s3_server: S3Server, s3_bucket: str, size: int, request_fault: Any) -> None:
         with faulty(s3_server.endpoint, Faults(request=request_fault)) as endpoint:
             store = make_store(s3_server, s3_bucket, endpoint_url=endpoint, options=SMALL_PARTS)
             sink = store.create("damaged.bin")
@@ -352,25 +346,19 @@ class TestErrors:
         self.assert_all(store, NotFoundError, "no such bucket")
 
     def test_wrong_key(self, s3_server: S3Server, s3_bucket: str) -> None:
-        store = make_store(
-            s3_server, s3_bucket, changed={"AWS_ACCESS_KEY_ID": "unknown"}, options=SMALL_PARTS
-        )
+        store = make_store(s3_server, s3_bucket, changed={"AWS_ACCESS_KEY_ID": "unknown"}, options=SMALL_PARTS)
         self.assert_all(store, AuthError, "does not know this access key")
 
     def test_wrong_secret(self, s3_server: S3Server, s3_bucket: str) -> None:
         secret = "wrong-secret-0123456789"
-        store = make_store(
-            s3_server, s3_bucket, changed={"AWS_SECRET_ACCESS_KEY": secret}, options=SMALL_PARTS
-        )
+        store = make_store(s3_server, s3_bucket, changed={"AWS_SECRET_ACCESS_KEY": secret}, options=SMALL_PARTS)
         self.assert_all(store, AuthError, "secret key is wrong")
         with pytest.raises(AuthError) as caught:
             store.stat("a.bin")
         assert secret not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.hint} {store!r}"
 
     def test_anonymous(self, s3_server: S3Server, s3_bucket: str) -> None:
-        store = S3DataStore(
-            bucket=s3_bucket, endpoint_url=s3_server.endpoint, anonymous=True, options=SMALL_PARTS
-        )
+        store = S3DataStore(bucket=s3_bucket, endpoint_url=s3_server.endpoint, anonymous=True, options=SMALL_PARTS)
         self.assert_all(store, AuthError, "access denied")
 
     def test_no_credentials(
@@ -535,9 +523,7 @@ class TestConstruction:
         assert "word" not in str(caught.value)
 
     def test_options(self) -> None:
-        store = S3DataStore(
-            bucket="b", options={"part_size": "64MiB", "read_timeout": "2.5", "requester_pays": "yes"}
-        )
+        store = S3DataStore(bucket="b", options={"part_size": "64MiB", "read_timeout": "2.5", "requester_pays": "yes"})
         options = store._options
         assert (options.part_size, options.read_timeout, options.requester_pays) == (64 * MIB, 2.5, True)
 

@@ -101,8 +101,6 @@ def _forward(endpoint: str, exchange: Exchange) -> None:
     connection.request(exchange.method, exchange.path, exchange.body, exchange.headers)
     answer = connection.getresponse()
     exchange.status, exchange.answer = answer.status, answer.read()
-    dropped = {"transfer-encoding", "connection"} | (
-        {"content-length"} if exchange.method != "HEAD" else set()
-    )
+    dropped = {"transfer-encoding", "connection"} | ({"content-length"} if exchange.method != "HEAD" else set())
     exchange.answer_headers = {n: v for n, v in answer.getheaders() if n.lower() not in dropped}
     connection.close()

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rowfiles import STDIN, LocalFiles, as_input, given, numbers_of, piped, rejects_of, rows_of
 
 from atdata_cli.errors import DataError, UsageError
 from atdata_cli.sources.arrow import ArrowSource, ParquetSource
 from atdata_cli.sources.base import InputFile
+from tests.unit.rowfiles import STDIN, LocalFiles, as_input, given, numbers_of, piped, rejects_of, rows_of
 
 
 def parquet(path, table, name="t.parquet", **options):

@@ -6,11 +6,11 @@ from decimal import Decimal
 import pytest
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
-from rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 from atdata_cli.errors import DataError, UsageError
 from atdata_cli.sources.columns import infer
 from atdata_cli.sources.csvrows import CsvSource, TsvSource
+from tests.unit.rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 
 def source(path, content, **options):

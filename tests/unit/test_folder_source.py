@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from local_files import LocalFiles
 from webdataset.tariterators import base_plus_ext
 
 from atdata_cli.errors import NotFoundError, UsageError
 from atdata_cli.sources.files import FolderSource
 from atdata_cli.sources.patterns import name_filter
+from tests.unit.local_files import LocalFiles
 
 
 def fill(folder: Path, *names: str) -> str:
@@ -89,9 +89,7 @@ def test_roots_keep_their_order_and_share_samples(tmp_path: Path) -> None:
     labels = fill(tmp_path / "labels", "b.txt", "a.txt", "0.txt")
     source = folder_source([images, labels])
     assert plan(source) == [("a", ["jpg", "txt"]), ("b", ["jpg", "txt"]), ("0", ["txt"])]
-    assert any(
-        "2 samples have files from more than one source" in line for line in source.preflight().warnings
-    )
+    assert any("2 samples have files from more than one source" in line for line in source.preflight().warnings)
     assert [item.url for item in source.inputs][1] == str(tmp_path / "labels" / "a.txt")
 
 
@@ -148,9 +146,7 @@ def test_every_problem_is_named_and_its_sample_left_out(tmp_path: Path) -> None:
 
 
 def test_dotted_fields_are_fine_until_they_are_data(tmp_path: Path) -> None:
-    few = fill(
-        tmp_path / "few", *(f"{key}.{field}" for key in "ab" for field in ("seg.png", "depth.png", "tar.gz"))
-    )
+    few = fill(tmp_path / "few", *(f"{key}.{field}" for key in "ab" for field in ("seg.png", "depth.png", "tar.gz")))
     assert folder_source([few]).preflight().problems == []
     many = fill(tmp_path / "many", "ok.jpg", *(f"img.person{number}.jpg" for number in range(33)))
     source = folder_source([many])
@@ -173,7 +169,7 @@ def test_warnings(tmp_path: Path) -> None:
 
 AS_NOBODY = """
 import os, sys
-from local_files import LocalFiles
+from tests.unit.local_files import LocalFiles
 from atdata_cli.sources.files import FolderSource
 if os.geteuid() == 0:
     os.setuid(65534)  # root may read everything
@@ -191,9 +187,7 @@ def test_unreadable_files_are_found_before_writing() -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-c", AS_NOBODY, name]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.stdout == "[('a.jpg', 'it cannot be read: permission denied; check owner and mode')] 1\n", (
-        done.stderr
-    )
+    assert done.stdout == "[('a.jpg', 'it cannot be read: permission denied; check owner and mode')] 1\n", done.stderr
 
 
 def test_fields_select_and_lose_nothing_in_silence(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from local_files import LocalFiles
-
 from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, RowSource
 from atdata_cli.sources.files import FolderSource
 from atdata_cli.sources.join import JoinSource
+from tests.unit.local_files import LocalFiles
 
 
 class Rows(RowSource):
@@ -95,15 +94,11 @@ def test_rows_that_fit_no_sample_are_problems(tmp_path: Path) -> None:
     assert "float" in found["labels.csv:8"]
     assert "JSON" in found["labels.csv:9"]
     assert columns(source) == {"b": {"n": 1}, "c": None, "x/a": None, "y/a": None}
-    assert any(
-        "3 of 4 samples have no row, such as c, x/a, y/a" in line for line in source.preflight().warnings
-    )
+    assert any("3 of 4 samples have no row, such as c, x/a, y/a" in line for line in source.preflight().warnings)
 
 
 def test_a_sample_with_a_json_of_its_own_is_a_conflict(tmp_path: Path) -> None:
-    source = joined(
-        tmp_path, ["a.jpg", "a.json", "b.jpg"], {"file": "a.jpg", "n": 1}, {"file": "b.jpg", "n": 2}
-    )
+    source = joined(tmp_path, ["a.jpg", "a.json", "b.jpg"], {"file": "a.jpg", "n": 1}, {"file": "b.jpg", "n": 2})
     found = {problem.where: problem.reason for problem in source.preflight().problems}
     assert set(found) == {str(tmp_path / "a.json"), "labels.csv:99"}
     assert "--exclude '*.json'" in found[str(tmp_path / "a.json")]

@@ -4,11 +4,11 @@ import json
 import pytest
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
-from rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 from atdata_cli.errors import DataError, NotFoundError, UsageError
 from atdata_cli.sources.base import InputFile
 from atdata_cli.sources.jsonl import JsonlSource, may_hold_long_integers, parse_lines
+from tests.unit.rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 
 def source(path, content):

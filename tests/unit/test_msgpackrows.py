@@ -3,10 +3,10 @@ import gzip
 
 import msgpack
 import pytest
-from rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 from atdata_cli.errors import DataError
 from atdata_cli.sources.msgpackrows import MsgpackSource
+from tests.unit.rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 
 def source(path, *records, tail=b""):

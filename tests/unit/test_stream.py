@@ -8,13 +8,13 @@ import time
 
 import pytest
 import zstandard
-from rowfiles import STDIN, LocalFiles, given, piped, rows_of
 
 from atdata_cli.errors import AuthError, DataError, NotFoundError, UsageError
 from atdata_cli.sources.base import RowSource
 from atdata_cli.sources.formats import FORMATS, format_of
 from atdata_cli.sources.jsonl import JsonlSource
 from atdata_cli.sources.stream import CommandInput, Meter, open_decompressed
+from tests.unit.rowfiles import STDIN, LocalFiles, given, piped, rows_of
 
 DATA = b"".join(b"%d some text that repeats itself\n" % i for i in range(60_000))
 SKIPPABLE = b"\x5a\x2a\x4d\x18\x04\x00\x00\x00skip"

@@ -67,9 +67,7 @@ def by_tarfile(data: bytes) -> list[tuple[str, int, int, bytes]]:
 
 
 def files_of(members: list[tuple[Member, bytes]]) -> list[tuple[str, int, int, bytes]]:
-    return [
-        (member.name, member.size, member.offset, data) for member, data in members if member.kind == "file"
-    ]
+    return [(member.name, member.size, member.offset, data) for member, data in members if member.kind == "file"]
 
 
 @pytest.mark.parametrize("seek", [True, False])
@@ -179,9 +177,7 @@ def test_a_global_header_holds_for_all_and_may_stand_alone() -> None:
         pass
     assert read(out.getvalue()) == []
     out = io.BytesIO()
-    with tarfile.open(
-        fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "same.txt"}
-    ) as tar:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "same.txt"}) as tar:
         tar.addfile(tarfile.TarInfo("a.txt"))
         tar.addfile(tarfile.TarInfo("b" * 120))
     assert [member.name for member, _ in read(out.getvalue())] == ["same.txt", "b" * 120]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import io
 import sys
 import tarfile
@@ -10,23 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from local_files import LocalFiles
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from atdata_cli.errors import IntegrityError
 from atdata_cli.sources.base import Files, InputFile, Sample
 from atdata_cli.sources.tars import TarSource
-
-try:
-    import atdata_cli.sources.stream  # noqa: F401
-except ImportError:
-    # Only until the branch that writes it is merged.
-    stand_in: Any = types.ModuleType("atdata_cli.sources.stream")
-    stand_in.Meter = type("Meter", (), {"bytes": 0})
-    stand_in.open_decompressed = lambda files, item, meter: (
-        gzip.GzipFile(fileobj=files.open(item.url)) if item.url.endswith("gz") else files.open(item.url)
-    )
-    sys.modules["atdata_cli.sources.stream"] = stand_in
+from tests.unit.local_files import LocalFiles
 
 LARGE = 300 * 1024
 
@@ -73,9 +61,7 @@ def contents(sample: Sample) -> dict[str, bytes]:
     return found
 
 
-def read(
-    *inputs: InputFile, files: Files | None = None
-) -> tuple[list[tuple[str, dict[str, bytes]]], TarSource]:
+def read(*inputs: InputFile, files: Files | None = None) -> tuple[list[tuple[str, dict[str, bytes]]], TarSource]:
     source = TarSource(files or LocalFiles(), inputs)
     return [(sample.key, contents(sample)) for sample in source.samples()], source
 
