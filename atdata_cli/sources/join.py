@@ -99,7 +99,9 @@ class JoinSource(SampleSource):
         for batch in rows.batches():
             self._found.problems.extend(batch.rejects)
             for number, row in enumerate(batch.rows):
-                placed = self._place(row, batch.where(number))
+                # A file's name need not be UTF-8, but the table's texts must be.
+                where = batch.where(number).encode("utf-8", "backslashreplace").decode()
+                placed = self._place(row, where)
                 if placed is not None:
                     waiting.append(placed)
             if len(waiting) >= _BATCH:

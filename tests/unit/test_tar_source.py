@@ -22,10 +22,15 @@ try:
 except ImportError:
     # Only until the branch that writes it is merged.
     stand_in: Any = types.ModuleType("atdata_cli.sources.stream")
+
+    def open_decompressed(files: Files, item: InputFile, meter: Any) -> BinaryIO:
+        with files.open(item.url) as raw:
+            data = raw.read()
+        meter.bytes = len(data)
+        return io.BytesIO(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+
     stand_in.Meter = type("Meter", (), {"bytes": 0})
-    stand_in.open_decompressed = lambda files, item, meter: (
-        gzip.GzipFile(fileobj=files.open(item.url)) if item.url.endswith("gz") else files.open(item.url)
-    )
+    stand_in.open_decompressed = open_decompressed
     sys.modules["atdata_cli.sources.stream"] = stand_in
 
 LARGE = 300 * 1024
@@ -161,6 +166,29 @@ def test_what_is_no_sample_is_rejected_and_the_rest_goes_on(tmp_path: Path) -> N
     assert f"{first.url}: last.txt" in reasons["last.jpg"]
     assert source.hidden == 2
     assert source.count() == 3
+
+
+def test_a_stream_is_opened_once(tmp_path: Path) -> None:
+    item = shard(tmp_path / "1.tar", [("a.txt", b"1"), ("b.txt", bytes(LARGE))])
+
+    class Once(Pipes):
+        opened = 0
+
+        def open(self, url: str) -> BinaryIO:
+            self.opened += 1
+            return super().open(str(tmp_path / "1.tar"))
+
+    for url, size in (("-", None), ("/dev/fd/63", None)):
+        files = Once()
+        source = TarSource(files, [InputFile("in", url, size)])
+        assert source.count() is None
+        assert not source.rewindable
+        assert [(sample.key, contents(sample)["txt"]) for sample in source.samples()] == [
+            ("a", b"1"),
+            ("b", bytes(LARGE)),
+        ]
+        assert files.opened == 1
+        assert source.position() == item.size
 
 
 def test_rejects_go_to_whoever_asked(tmp_path: Path) -> None:
