@@ -29,7 +29,7 @@ class UniqueKeys:
     which the table is made when it is needed. The operating system removes both files when the process ends,
     however it ends.
 
-    Keys and places must be valid UTF-8, as ``check_key`` makes sure.
+    Keys must be valid UTF-8, as ``check_key`` makes sure; places may be any text.
 
     Parameters
     ----------
@@ -96,6 +96,10 @@ class UniqueKeys:
         return place
 
     def _spill(self) -> None:
+        # Files, and so places, may have names that are not UTF-8, and neither log nor table takes those.
+        if not all(map(str.isascii, self._recent.values())):
+            for key, place in self._recent.items():
+                self._recent[key] = place.encode("utf-8", "backslashreplace").decode()
         if self._ascending:
             self._append_to_log()
         else:

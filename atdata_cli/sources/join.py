@@ -11,8 +11,8 @@ from typing import Any, overload
 import orjson
 
 from atdata_cli.errors import AtdataError
-from atdata_cli.samples.keys import split_name
 from atdata_cli.samples.codec import dump_json
+from atdata_cli.samples.keys import split_name
 from atdata_cli.sources.base import InputFile, Preflight, Reject, Row, RowSource, Sample, SampleSource
 from atdata_cli.sources.fieldcheck import examples
 from atdata_cli.sources.files import FolderSource
@@ -98,7 +98,9 @@ class JoinSource(SampleSource):
         for batch in rows.batches():
             self._found.problems.extend(batch.rejects)
             for number, row in enumerate(batch.rows):
-                placed = self._place(row, batch.where(number))
+                # A file's name need not be UTF-8, but the table's texts must be.
+                where = batch.where(number).encode("utf-8", "backslashreplace").decode()
+                placed = self._place(row, where)
                 if placed is not None:
                     waiting.append(placed)
             if len(waiting) >= _BATCH:

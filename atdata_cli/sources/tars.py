@@ -70,7 +70,7 @@ class TarSource(SampleSource):
         super().__init__()
         self._files = files
         self.inputs = inputs
-        self.rewindable = all(item.url != "-" for item in inputs)
+        self.rewindable = not any(map(_is_stream, inputs))
         self.hidden = 0
         self._finished = 0
         self._current: _OpenTar | None = None
@@ -81,6 +81,8 @@ class TarSource(SampleSource):
 
     def count(self) -> int | None:
         """How many samples there are, from the headers alone; None where that means reading everything."""
+        if not self.rewindable:
+            return None  # looking would already take from the stream
         counter = TarSource(self._files, self.inputs)
         counter.on_reject = _ignore
         unique = UniqueKeys()
@@ -120,10 +122,13 @@ class TarSource(SampleSource):
     def _groups(self, tar: _OpenTar, content: Content) -> Iterator[_Group]:
         group: _Group | None = None
         for member in tar.reader:
-            name = self._member_name(tar, member)
-            if name is None:
-                continue
-            key, field = name
+            name = member.name
+            split = split_name(name) if member.kind == "file" else None
+            if split is None or name[0] in "._" or "/." in name:
+                split = self._unusual(tar, member, split)
+                if split is None:
+                    continue
+            key, field = split
             if group is None or key != group.key:
                 if group is not None:
                     yield group
@@ -133,23 +138,26 @@ class TarSource(SampleSource):
         if group is not None:
             yield group
 
-    def _member_name(self, tar: _OpenTar, member: Member) -> tuple[str, str] | None:
-        """Key and field of a member that belongs to a sample; None for what is skipped or rejected."""
+    def _unusual(self, tar: _OpenTar, member: Member, split: tuple[str, str] | None) -> tuple[str, str] | None:
+        """*split* if the member belongs to a sample after all; None for what is skipped or rejected."""
         name = member.name
         if member.kind != "file":
             if member.kind != "folder":
                 self.on_reject(Reject(tar.place(member), _WITHOUT_CONTENT[member.kind]))
             return None
-        if name[:2] == "__" and is_meta(name):
+        if is_meta(name):
             return None
-        base = name[name.rfind("/") + 1 :]
-        if base[:1] == ".":
+        if name.rpartition("/")[2].startswith("."):
             self.hidden += 1
             return None
-        split = split_name(name)
         if split is None:
             self.on_reject(Reject(tar.place(member), "its name has no field, as it has no extension"))
         return split
+
+
+def _is_stream(item: InputFile) -> bool:
+    """True for what can be opened only once: standard input, and what has no size (a shell's ``<(...)``)."""
+    return item.url == "-" or item.size is None
 
 
 def _ignore(reject: Reject) -> None:
@@ -185,13 +193,14 @@ class _Group:
 
     def _field_problem(self, field: str) -> str | None:
         reason = _check_field(field)
-        if reason is not None:
+        if reason is not None or not self.fields:
             return reason
-        if self.fields:
-            if field in self.fields:
-                return f"the field {field!r} comes twice"
-            if len(self.fields) >= _MOST_FIELDS:
-                return f"more than {_MOST_FIELDS} fields in one sample"
+        if field in self.fields:
+            return f"the field {field!r} comes twice"
+        if len(self.fields) >= _MOST_FIELDS:
+            return f"more than {_MOST_FIELDS} fields in one sample"
+        if not self._lowered:
+            self._lowered = {first.lower(): first for first in self.fields}
         other = self._lowered.setdefault(field.lower(), field)
         return None if other == field else case_reason(other, field)
 
@@ -236,7 +245,7 @@ class _OpenTar:
         A header's checksum tells that better than the first bytes, which are a member's name and may be
         anything. An input that is not recognised may still turn out to be a tar.
         """
-        if self._item.url == "-":
+        if _is_stream(self._item):
             return None
         stream = self._files.open(self._item.url)
         if stream.seekable() and is_header(stream.read(BLOCK)):

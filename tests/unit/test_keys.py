@@ -159,6 +159,14 @@ def test_ascending_keys_are_remembered_when_the_order_ends(in_memory: int) -> No
     assert unique.add("y", "q") == "p"
 
 
+@pytest.mark.parametrize("keys", [["a", "b", "c"], ["c", "b", "a"]])
+def test_places_may_be_names_that_are_not_utf8(keys: list[str]) -> None:
+    unique = UniqueKeys(1)
+    for key in keys:
+        assert unique.add(key, f"caf\udce9.jsonl:{key} ü") is None
+    assert unique.add("a", "later") == "caf\\udce9.jsonl:a ü"
+
+
 def test_many_keys_in_random_order() -> None:
     chance = random.Random(5)
     keys = [f"{chance.getrandbits(40):x}" for _ in range(20_000)]

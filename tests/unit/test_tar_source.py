@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import io
-import sys
 import tarfile
-import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -147,6 +145,29 @@ def test_what_is_no_sample_is_rejected_and_the_rest_goes_on(tmp_path: Path) -> N
     assert f"{first.url}: last.txt" in reasons["last.jpg"]
     assert source.hidden == 2
     assert source.count() == 3
+
+
+def test_a_stream_is_opened_once(tmp_path: Path) -> None:
+    item = shard(tmp_path / "1.tar", [("a.txt", b"1"), ("b.txt", bytes(LARGE))])
+
+    class Once(Pipes):
+        opened = 0
+
+        def open(self, url: str) -> BinaryIO:
+            self.opened += 1
+            return super().open(str(tmp_path / "1.tar"))
+
+    for url, size in (("-", None), ("/dev/fd/63", None)):
+        files = Once()
+        source = TarSource(files, [InputFile("in", url, size)])
+        assert source.count() is None
+        assert not source.rewindable
+        assert [(sample.key, contents(sample)["txt"]) for sample in source.samples()] == [
+            ("a", b"1"),
+            ("b", bytes(LARGE)),
+        ]
+        assert files.opened == 1
+        assert source.position() == item.size
 
 
 def test_rejects_go_to_whoever_asked(tmp_path: Path) -> None:
