@@ -408,7 +408,7 @@ class S3DataStore(StoreBase):
         with translated(self.url(name), doing="write to"):
             for attempt in range(CONFLICT_ATTEMPTS):
                 try:
-                    self._uploads.send("put_object", memoryview(data), **where, **condition)
+                    self._uploads.send("put_object", memoryview(data), once=True, **where, **condition)
                 except OSError as error:
                     code = error_code(error)
                     if code in ("PreconditionFailed", "412"):

@@ -146,13 +146,14 @@ class Uploads:
             self._buffers.append(buffer)
 
     def send(
-        self, method: str, data: memoryview, *, declared: bool = False, **params: Any
+        self, method: str, data: memoryview, *, declared: bool = False, once: bool = False, **params: Any
     ) -> tuple[dict[str, Any], str | None]:
         """``PutObject`` or ``UploadPart`` with *data* as body, so that no damage on the way goes unnoticed.
 
         Parameters
         ----------
         declared : the multipart upload was begun with CRC-32, so that all its parts need one.
+        once : never send again what may have been stored: the request has a condition that would then fail.
 
         Returns
         -------
@@ -164,7 +165,7 @@ class Uploads:
         """
         for _ in range(SEND_ATTEMPTS):
             crc = _crc32(data) if self.takes_crc and (self.echoes or declared) else None
-            md5 = _md5(data) if crc is None or not self.echoes else None
+            md5 = _md5(data) if once or crc is None or not self.echoes else None
             try:
                 answer = self.call(method, Body=PartBody(data), **_checks(crc, md5), **params)
             except OSError as error:

@@ -267,7 +267,10 @@ class TestIntegrity:
             sink.write(b"data")
             sink.commit()
             assert store.read("encrypted.bin") == b"data"
-        assert len([one for one in faults.seen if one.method == "PUT"]) == 2
+            assert len([one for one in faults.seen if one.method == "PUT"]) == 2
+            again = make_store(s3_server, s3_bucket, endpoint_url=endpoint)
+            assert again.put_if_absent("job.json", b"{}")
+        assert len([one for one in faults.seen if one.method == "PUT"]) == 3
 
 
 class TestLostAnswers:
