@@ -331,6 +331,8 @@ def check_name(name: str, *, url: str | None = None) -> str:
         problem = "is absolute"
     elif ".." in name.split("/"):
         problem = "leaves its folder"
+    elif "." in name.split("/"):
+        problem = "has a part '.', which stores take for another name or for none"
     else:
         try:
             os.fsencode(name)

@@ -241,13 +241,22 @@ class FilesystemSink:
 
     def _move(self) -> None:
         try:
-            self._fs.mv(self._target, self._path)
+            self._rename()
         except OSError:
             # Some refuse to replace a file (SMB, HDFS, FTP).
             if self._store.atomic or not self._fs.isfile(self._path):
                 raise
             self._fs.rm_file(self._path)
+            self._rename()
+
+    def _rename(self) -> None:
+        from fsspec.spec import AbstractFileSystem
+
+        if type(self._fs).mv is not AbstractFileSystem.mv:
             self._fs.mv(self._target, self._path)
+        else:  # fsspec's general one takes *, ? and [ in names for patterns
+            self._fs.cp_file(self._target, self._path)
+            self._fs.rm_file(self._target)
 
     def abort(self) -> None:
         """Forget what was written."""

@@ -25,7 +25,7 @@ from atdata_cli.errors import (
 from atdata_cli.shards.protocols import ShardSink
 from atdata_cli.stores.s3 import S3DataStore
 from atdata_cli.stores.s3_upload import MAX_PARTS, PART_SIZE, PARTS_IN_FLIGHT, part_size
-from atdata_cli.stores.testing import StoreContract, pattern
+from atdata_cli.stores.testing import StoreContract, WriteShardsContract, pattern
 from tests.servers.proxy import Exchange, Faults, faulty
 from tests.servers.seaweed import S3Server
 
@@ -535,3 +535,9 @@ class TestConstruction:
         assert s3_server.secret not in f"{store!r} {store._account!r}"
         assert store.put_if_absent("a", b"x")
         assert pickle.loads(pickle.dumps(store)).read("a") == b"x"
+
+
+class TestS3WriteShards(WriteShardsContract):
+    @pytest.fixture
+    def store(self, s3_server: S3Server, s3_bucket: str) -> S3DataStore:
+        return make_store(s3_server, s3_bucket)
