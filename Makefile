@@ -32,15 +32,16 @@ check: $(STAMP)
 bench: $(STAMP) $(REFERENCE)/.installed
 	$(BIN)/python -m tests.benchmarks
 
-# Real data: scikit-learn's handwritten digits as images, vega_datasets' weather as a table.
+# Real data: scikit-learn's handwritten digits and photographs as images, vega_datasets' weather as a table.
 demo:
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/pip install --quiet --disable-pip-version-check .
 	$(DEMO)/bin/pip install --quiet --disable-pip-version-check --no-deps scikit-learn vega_datasets
 	$(DEMO)/bin/python tests/demo/prepare.py demo-out/data
 	$(DEMO)/bin/atdata-cli write demo-out/data/digits demo-out/digits --max-count 500
+	$(DEMO)/bin/atdata-cli write demo-out/data/photos demo-out/photos
 	$(DEMO)/bin/atdata-cli write demo-out/data/weather.csv demo-out/weather --key date
-	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/weather
+	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:
 	rm -rf $(VENV) $(REFERENCE) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis

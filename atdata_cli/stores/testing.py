@@ -23,6 +23,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
@@ -124,12 +125,8 @@ class StoreContract:
         url = store.url("a/b.tar")
         assert url.endswith("a/b.tar")
         assert isinstance(store, AbstractDataStore)
-        try:
-            readable = store.read_url(url)
-        except AtdataError as error:
-            assert "WebDataset" in error.message
-        else:
-            assert isinstance(readable, str)
+        with suppress(AtdataError):
+            assert isinstance(store.read_url(url), str)
 
     # -- sinks
 
