@@ -125,7 +125,7 @@ From = Annotated[
 ]
 StdinFromCommand = Annotated[
     bool,
-    typer.Option(help="Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0."),
+    typer.Option("--stdin-from-command", help="Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0."),
 ]
 Include = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only these files of a folder; repeatable.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Not these files of a folder; repeatable.")]
@@ -165,10 +165,10 @@ MinSamples = Annotated[int, typer.Option(metavar="N", min=0, help="Fewer samples
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="No samples are no error.")]
 
 # Shards.
-MaxCount = Annotated[int | None, typer.Option(metavar="N", help="Samples a shard at most.", show_default="10000")]
+MaxCount = Annotated[int | None, typer.Option(metavar="N", help="Samples a shard at most; default 10000.")]
 MaxSize = Annotated[
     int | None,
-    typer.Option(metavar="SIZE", parser=parse_size, help="Tar bytes a shard at most: 512M, 1GB.", show_default="1GiB"),
+    typer.Option(metavar="SIZE", parser=parse_size, help="Tar bytes a shard at most: 512M, 1GB; default 1G."),
 ]
 Shards = Annotated[int | None, typer.Option(metavar="N", help="Make N shards, even to one sample.")]
 ShardsMultipleOf = Annotated[int | None, typer.Option(metavar="N", help="Make a multiple of N even shards.")]

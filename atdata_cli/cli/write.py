@@ -353,6 +353,8 @@ class _Write:
             self.output.say(f"unchanged: {totals}, {url}", style="2")
         else:
             self.output.say(f"wrote {totals}, {url}", style="32")
+        for name, row in result.shards():
+            self.output.detail(f"{row.sha256 or '-'}  {row.samples}  {row.bytes}  {store.url(name)}")
 
     def _tell_rejected(self, rejects: Rejects) -> None:
         shown = 10
