@@ -125,7 +125,9 @@ From = Annotated[
 ]
 StdinFromCommand = Annotated[
     bool,
-    typer.Option("--stdin-from-command", help="Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0."),
+    typer.Option(
+        "--stdin-from-command", help="Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0."
+    ),
 ]
 Include = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only these files of a folder; repeatable.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Not these files of a folder; repeatable.")]

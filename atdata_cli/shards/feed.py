@@ -276,6 +276,7 @@ class RowFeed(Feed):
         self._read_head()
         if self._fields is None:
             self._fields = self._declared() or known_fields(row for batch in self._head for row in batch.rows)
+        self._check_named(self._fields)
         self._lower_count()
         return Preflight(warnings=_doubtful(self._fields))
 
@@ -296,10 +297,17 @@ class RowFeed(Feed):
         known = self.source.fields or known_fields(row for batch in self._head for row in batch.rows)
         unknown = [name for name in self.options.fields if name not in known]
         if unknown and known:
-            raise UsageError(
-                f"--fields: no row has {unknown[0]!r}", hint="the fields are " + ", ".join(map(repr, known[:20]))
-            )
+            raise _no_such_field("--fields", unknown[0], known)
         return self.options.fields
+
+    def _check_named(self, known: tuple[str, ...]) -> None:
+        """An option that names a field which no row has is a slip of the pen, not a dataset without it."""
+        options = self.options
+        named = [("--embed", name) for name in options.embed]
+        named += [("--split-by", options.split_by), ("--split-from", options.split_from)]
+        for option, name in named:
+            if name is not None and known and name not in known:
+                raise _no_such_field(option, name, known)
 
     def _read_head(self) -> None:
         self._rest = self.source.batches()
@@ -435,6 +443,10 @@ def _consume(batches: list[RowBatch]) -> Iterator[RowBatch]:
     batches.reverse()
     while batches:
         yield batches.pop()
+
+
+def _no_such_field(option: str, name: str, known: tuple[str, ...]) -> UsageError:
+    return UsageError(f"{option}: no row has {name!r}", hint="the fields are " + ", ".join(map(repr, known[:20])))
 
 
 def _doubtful(fields: tuple[str, ...]) -> list[str]:
