@@ -303,7 +303,7 @@ class RowFeed(Feed):
     def _check_named(self, known: tuple[str, ...]) -> None:
         """An option that names a field which no row has is a slip of the pen, not a dataset without it."""
         options = self.options
-        named = [("--embed", name) for name in options.embed]
+        named: list[tuple[str, str | None]] = [("--embed", name) for name in options.embed]
         named += [("--split-by", options.split_by), ("--split-from", options.split_from)]
         for option, name in named:
             if name is not None and known and name not in known:
