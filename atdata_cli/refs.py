@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Literal, NamedTuple
 
 from atdata_cli.errors import UsageError
 
 __all__ = [
+    "LOCAL_INDEX",
     "MAX_EXPANSION",
+    "Reference",
     "as_name",
     "basename",
     "check_name",
@@ -21,6 +24,7 @@ __all__ = [
     "join",
     "local_path",
     "parent",
+    "parse",
     "printable",
     "redact",
     "refuse_unsafe",
@@ -341,3 +345,108 @@ def check_name(name: str, *, url: str | None = None) -> str:
     if problem:
         raise UsageError(f"the name {printable(name)!r} {problem}", url=url, hint="use a relative name without '..'")
     return name
+
+
+LOCAL_INDEX = "local"
+"""The authority of the index on this machine, in ``@local/NAME``."""
+
+_ENTRY_COLLECTION = "science.alt.dataset.entry"
+_DID = r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]+(?:%3A[0-9]+)?)"
+_HANDLE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_RECORD_KEY = r"[A-Za-z0-9._:~-]{1,512}"
+_CID = r"[a-z2-7]{10,120}"
+_VERSION = r"[0-9A-Za-z][0-9A-Za-z.+-]{0,99}"
+
+
+class Reference(NamedTuple):
+    """What a text names.
+
+    Attributes
+    ----------
+    kind : ``place`` is a path, URL or pattern, or a manifest at one; ``dataset`` a name in an index; ``index`` a
+        whole index; ``entry`` a record; ``blob`` a shard in a PDS.
+    text : as typed.
+    authority : ``local``, a handle or a DID; of all kinds but ``place``.
+    name : of a ``dataset``.
+    version : of a ``dataset``; None for its newest.
+    key : record key of an ``entry``, CID of a ``blob``.
+    """
+
+    kind: Literal["place", "dataset", "index", "entry", "blob"]
+    text: str
+    authority: str = ""
+    name: str = ""
+    version: str | None = None
+    key: str = ""
+
+
+def parse(text: str) -> Reference:
+    """The one parser of references.
+
+    ``path`` and URLs, with braces, globs or ``manifest.json`` · ``@local`` · ``@HANDLE`` · ``@local/NAME[@VERSION]`` ·
+    ``@HANDLE/NAME[@VERSION]`` · ``at://HANDLE/NAME[@VERSION]`` · ``at://DID-or-HANDLE/science.alt.dataset.entry/RKEY`` ·
+    ``at://DID/blob/CID`` · ``atdata://AUTHORITY/dataset/NAME[@VERSION]``.
+
+    Raises
+    ------
+    UsageError : the text is none of these, or names a scheme that runs commands.
+    """
+    if not text:
+        raise UsageError("an empty reference")
+    if text.startswith("@"):
+        return _indexed(text, text[1:])
+    kind = scheme(text)
+    if kind == "at":
+        return _at_uri(text)
+    if kind == "atdata":
+        return _atdata_uri(text)
+    for url in re.split(r"[{},]", text) if "{" in text else [text]:
+        refuse_unsafe(url)
+    return Reference("place", text)
+
+
+def _indexed(text: str, rest: str) -> Reference:
+    """``AUTHORITY`` or ``AUTHORITY/NAME[@VERSION]``."""
+    authority, slash, named = rest.partition("/")
+    if authority != LOCAL_INDEX and not re.fullmatch(f"{_HANDLE}|{_DID}", authority):
+        raise UsageError(
+            f"{authority!r} is neither 'local' nor a handle",
+            url=text,
+            hint="@local/NAME for the index on this machine, @HANDLE/NAME for an account; ./@… for a path",
+        )
+    if not slash or not named:
+        return Reference("index", text, authority)
+    name, at, version = named.partition("@")
+    if not valid_name(name):
+        raise UsageError(f"{name!r} cannot name a dataset", url=text, hint="@HANDLE/NAME or @HANDLE/NAME@VERSION")
+    if at and not re.fullmatch(_VERSION, version):
+        raise UsageError(f"{version!r} is no version", url=text, hint="for example 1.0.0")
+    return Reference("dataset", text, authority, name, version if at else None)
+
+
+def _at_uri(text: str) -> Reference:
+    rest = text.removeprefix("at://")
+    if rest == text:
+        raise UsageError("an AT URI begins with at://", url=text)
+    authority, _, path = rest.partition("/")
+    collection, slash, key = path.partition("/")
+    if not slash:
+        return _indexed(text, rest)
+    if not re.fullmatch(f"{_HANDLE}|{_DID}", authority):
+        raise UsageError(f"{authority!r} is neither a DID nor a handle", url=text)
+    if collection == "blob" and re.fullmatch(_CID, key):
+        return Reference("blob", text, authority, key=key)
+    if collection == _ENTRY_COLLECTION and re.fullmatch(_RECORD_KEY, key):
+        return Reference("entry", text, authority, key=key)
+    raise UsageError(
+        "this AT URI names no dataset",
+        url=text,
+        hint=f"at://AUTHORITY/{_ENTRY_COLLECTION}/RKEY, at://DID/blob/CID and at://HANDLE/NAME do",
+    )
+
+
+def _atdata_uri(text: str) -> Reference:
+    match = re.fullmatch(r"atdata://([^/]+)/dataset/([^/]+)", text)
+    if match is None:
+        raise UsageError("this atdata URI names no dataset", url=text, hint="atdata://AUTHORITY/dataset/NAME@VERSION")
+    return _indexed(text, f"{match[1]}/{match[2]}")
