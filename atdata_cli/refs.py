@@ -383,8 +383,9 @@ class Reference(NamedTuple):
 def parse(text: str) -> Reference:
     """The one parser of references.
 
-    ``path`` and URLs, with braces, globs or ``manifest.json`` · ``@local`` · ``@HANDLE`` · ``@local/NAME[@VERSION]`` ·
-    ``@HANDLE/NAME[@VERSION]`` · ``at://HANDLE/NAME[@VERSION]`` · ``at://DID-or-HANDLE/science.alt.dataset.entry/RKEY`` ·
+    Paths and URLs, with braces, globs or ``manifest.json`` · ``@local`` · ``@HANDLE`` · ``@local/NAME[@VERSION]`` ·
+    ``@HANDLE/NAME[@VERSION]`` · ``at://HANDLE/NAME[@VERSION]`` ·
+    ``at://DID-or-HANDLE/science.alt.dataset.entry/RKEY`` ·
     ``at://DID/blob/CID`` · ``atdata://AUTHORITY/dataset/NAME[@VERSION]``.
 
     Raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from atdata_cli.refs import basename, expand_braces, is_glob, refuse_unsafe
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
 
-__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "open_source"]
+__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "is_tar", "open_source"]
 
 FILES = "files"
 TAR = "tar"
@@ -185,10 +184,13 @@ class _Finder:
         return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
 
 
+def is_tar(name: str) -> bool:
+    """Whether a file's name is that of a tar, plain or compressed."""
+    return name.lower().endswith(_TAR_ENDINGS)
+
+
 def _kind_of(name: str) -> str:
-    if posixpath.basename(name).lower().endswith(_TAR_ENDINGS):
-        return TAR
-    return format_of(name) or FILES
+    return TAR if is_tar(name) else format_of(name) or FILES
 
 
 def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:
