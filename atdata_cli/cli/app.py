@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from atdata_cli.cli import options as opt
+from atdata_cli.cli.inspect import inspect
 from atdata_cli.cli.output import print_error
 from atdata_cli.cli.write import write
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
@@ -34,6 +35,7 @@ def _root(version: opt.Version = False) -> None:
 
 
 app.command("write", epilog=opt.exit_codes_help())(write)
+app.command("inspect", epilog=opt.exit_codes_help())(inspect)
 
 
 def main() -> NoReturn:

@@ -80,13 +80,10 @@ def write(
     """
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.sources.registry import ReadOptions
-    from atdata_cli.stores.registry import StoreOptions
 
     output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
-    stores = StoreOptions(
-        endpoint_url=endpoint_url, profile=profile, region=region, options=_key_values(store_option or [])
-    )
+    stores = opt.store_options(endpoint_url, profile, region, store_option)
     reading = ReadOptions(
         kind=from_,
         include=tuple(include or ()),
@@ -196,16 +193,6 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     if not names:
         raise UsageError("--fields names no field")
     return names
-
-
-def _key_values(pairs: Sequence[str]) -> dict[str, str]:
-    values = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"-o {pair}: KEY=VALUE is needed")
-        values[name] = value
-    return values
 
 
 @dataclass
