@@ -24,6 +24,7 @@ def show_dataset(info: DatasetInfo) -> None:
     console = Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR")))
     console.print(Panel(Group(_summary(info)), title=Text(printable(redact(info.url)), "bold"), expand=False))
     console.print(_fields(info))
+    console.print()
     console.print(_shards(info))
 
 
