@@ -82,6 +82,8 @@ def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
     code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     if code == ExitCode.TERMINATED:
         print_error(_stopped("terminated", ExitCode.TERMINATED), as_json=as_json)
+    elif code == ExitCode.INTERRUPTED:  # typer makes this of KeyboardInterrupt, without a word
+        print_error(_stopped("interrupted", ExitCode.INTERRUPTED), as_json=as_json)
     elif code == ExitCode.USAGE and as_json:  # the parser has printed its message already
         print_error(UsageError("wrong usage: see the message above"), as_json=True)
     _leave(code)
