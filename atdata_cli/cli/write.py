@@ -15,7 +15,7 @@ import typer
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import as_name, is_glob, scheme, stem
+from atdata_cli.refs import MANIFEST, as_name, basename, is_glob, parent, scheme, stem
 
 if TYPE_CHECKING:
     from atdata_cli.shards.feed import Rejects
@@ -137,6 +137,8 @@ class _Operands:
     def default_name(self) -> str:
         """The dataset's name unless ``--name`` says another: from the first source, never from DEST."""
         first = self.sources[0] if self.sources else "-"
+        if basename(first) == MANIFEST:
+            first = parent(first)
         return as_name("" if first == "-" else stem(os.path.abspath(first) if not scheme(first) else first))
 
 

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from atdata_cli.errors import IntegrityError
+from atdata_cli.refs import MANIFEST
 
 __all__ = ["FORMAT", "MANIFEST", "VERSION", "Manifest", "ShardRow", "SplitRow"]
 
 FORMAT = "atdata-manifest"
 VERSION = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)

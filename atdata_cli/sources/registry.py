@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
-from atdata_cli.refs import basename, expand_braces, is_glob, refuse_unsafe
+from atdata_cli.refs import MANIFEST, basename, expand_braces, is_glob, parent, refuse_unsafe
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
 
@@ -146,9 +146,13 @@ class _Finder:
     def _one(self, url: str, info: FileInfo) -> _Found:
         if info.kind == "folder":
             return self._folder(url)
+        if basename(url) == MANIFEST and self._options.kind in (None, TAR):
+            shards = self._dataset_shards(parent(url) or "./")
+            if shards is not None:  # else it is another program's
+                return _Found(url, TAR, tuple(shards))
         if info.kind != "file" and self._options.kind is None:
             raise UsageError("this is a device or pipe: say what it holds with --from FORMAT", url=url)
-        kind = self._options.kind or _kind_of(url)
+        kind = self._options.kind or _kind_of(basename(url))  # of an HTTP URL without its query
         return _Found(url, kind, (InputFile(basename(url), url, info.size),))
 
     def _folder(self, url: str) -> _Found:
@@ -212,7 +216,7 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
     info = files.info(options.join)
     if info is None:
         raise NotFoundError("there is no such file", url=options.join)
-    kind = format_of(options.join)
+    kind = format_of(basename(options.join))
     if kind is None:
         raise UsageError("--join needs a row file: .jsonl, .csv, .tsv, .parquet, …", url=options.join)
     table = _rows(kind, [InputFile(basename(options.join), options.join, info.size)], files, options)
