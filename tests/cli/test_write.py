@@ -413,7 +413,7 @@ def test_output_modes(cli, rows_file, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["write", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(cli, arguments):
-    heavy = "s3fs aiobotocore botocore atproto webdataset numpy pyarrow fsspec orjson msgpack zstandard rich asyncio"
+    heavy = "s3fs aiobotocore botocore atproto webdataset numpy pyarrow fsspec orjson msgpack zstandard rich asyncio pydantic"
     program = f"""
 import sys
 sys.argv = ["atdata-cli", *{arguments}]
