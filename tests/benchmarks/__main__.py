@@ -74,10 +74,10 @@ def _line(contender: Contender, first: Contender) -> str:
         promises.append((f"≤ {contender.rss / 1e6:.0f} MB", rss <= contender.rss))
     kept = ", ".join(f"{what}: {'kept' if is_kept else '**missed**'}" for what, is_kept in promises)
     cells = [
-        contender.name,
+        contender.name.replace("|", r"\|"),
         f"{contender.median():.3f}",
         f"{seconds[0]:.3f} to {seconds[-1]:.3f}",
-        f"{cpu:.3f}",
+        f"{cpu:.2f}",
         f"{rss / 1e6:.0f}",
         f"{ratio:.2f}",
         kept,
