@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from atdata_cli.cli import options as opt
+from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import MANIFEST, as_name, basename, is_glob, parent, scheme, stem
@@ -213,6 +214,7 @@ class _Write:
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
+        import_webdataset()
         from atdata_cli.shards.feed import Progress, Rejects
         from atdata_cli.shards.protocols import ShardStore
         from atdata_cli.shards.write import write as write_shards
