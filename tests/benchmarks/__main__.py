@@ -57,14 +57,14 @@ def _table(contest: Contest) -> str:
         f"| median of {runs} | wall, s | fastest to slowest | CPU, s | peak RSS, MB | ratio | promised |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    return "\n".join(lines + [_line(contender, contest.contenders[0]) for contender in contest.contenders])
+    return "\n".join([*lines, *(_line(contender, contest) for contender in contest.contenders)])
 
 
-def _line(contender: Contender, first: Contender) -> str:
+def _line(contender: Contender, contest: Contest) -> str:
     seconds = sorted(run.seconds for run in contender.runs)
     cpu = sorted(run.cpu for run in contender.runs)[len(seconds) // 2]
     rss = max(run.rss for run in contender.runs)
-    ratio = contender.median() / first.median()
+    ratio = contender.median() / contest.contenders[0].median()
     promises = []
     if contender.slower is not None:
         promises.append((f"ratio ≥ {contender.slower:.3g}", ratio >= contender.slower))
@@ -79,7 +79,7 @@ def _line(contender: Contender, first: Contender) -> str:
         f"{seconds[0]:.3f} to {seconds[-1]:.3f}",
         f"{cpu:.2f}",
         f"{rss / 1e6:.0f}",
-        f"{ratio:.2f}",
+        f"{ratio:.2f}" if contest.is_race else "",
         kept,
     ]
     return "| " + " | ".join(cells) + " |"

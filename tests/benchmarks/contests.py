@@ -42,6 +42,11 @@ class Contest:
     contenders: Sequence[Contender]
     place: Place
 
+    @property
+    def is_race(self) -> bool:
+        """Whether the contenders do the same, so that their times can be compared."""
+        return any(contender.slower is not None for contender in self.contenders)
+
 
 @contextmanager
 def rows(work: Path) -> Iterator[Contest]:
