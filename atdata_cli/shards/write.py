@@ -253,7 +253,7 @@ def write(
         progress.activity = "planning"
         return _result(run, _repeat(run, None), "planned", checked.warnings)
     if held == "unfinished":
-        destination.clear()
+        destination.clear(job)
     destination.begin(job)
     return _stored(run, checked.warnings)
 
@@ -269,7 +269,7 @@ def _stored(run: _Run, warnings: Sequence[str]) -> WriteResult:
         # What a later run can finish stays, marked as unfinished; after anything else nothing does.
         if not isinstance(error, TemporaryError | OccupiedError):
             with suppress(AtdataError):  # the first error is the one to tell
-                run.destination.clear()
+                run.destination.clear(run.job)
         raise
     run.destination.release()
     return result
