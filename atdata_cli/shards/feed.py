@@ -31,6 +31,7 @@ from atdata_cli.shards.writer import member_bytes
 from atdata_cli.sources.base import (
     Preflight,
     Reject,
+    Row,
     RowBatch,
     RowSource,
     Sample,
@@ -346,6 +347,7 @@ class RowFeed(Feed):
                 if len(sizes) >= most:
                     return sizes
                 try:
+                    row = self._fitted(row)
                     if self.encoding == "files":
                         fields = members(row, self._embedder, batch.file)
                         sizes.append(sum(member_bytes(f"{0:010d}.{name}", _length(v)) for name, v in fields.items()))
@@ -356,6 +358,12 @@ class RowFeed(Feed):
                 except ENCODE_ERRORS:
                     continue
         return sizes
+
+    def _fitted(self, row: Row) -> Row:
+        """A row as it will be written: with every known field, whether it has it or not."""
+        if self._schema is not None:
+            return self._schema.apply(row)
+        return {name: row.get(name) for name in self._fields or ()}
 
     def run(self, writer_of: WriterOf) -> None:
         """See :class:`Feed`.

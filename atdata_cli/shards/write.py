@@ -17,7 +17,7 @@ from atdata_cli.shards.encode import NewFields
 from atdata_cli.shards.feed import Feed, Progress, Rejects, RowFeed, make_feed
 from atdata_cli.shards.job import Job, WriteOptions
 from atdata_cli.shards.manifest import MANIFEST, Manifest, ShardRow, SplitRow
-from atdata_cli.shards.plan import Limits, even_limits
+from atdata_cli.shards.plan import MAX_SPLITS, Limits, even_limits
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink, ShardStore
 from atdata_cli.shards.series import FinishedShard, ShardWriter
 from atdata_cli.shards.stream import Pipeline
@@ -111,6 +111,10 @@ class _Run:
             def writer_of(split: str | None) -> ShardWriter:
                 writer = self.finished.get(split)
                 if writer is None:
+                    if len(self.finished) == MAX_SPLITS:
+                        raise UsageError(
+                            f"there are more than {MAX_SPLITS} splits", hint="split by a field that has few values"
+                        )
                     writer = self.finished[split] = ShardWriter(
                         store,
                         join(self.destination.prefix, split or ""),
