@@ -41,7 +41,9 @@ def main() -> NoReturn:
 
     SIGTERM becomes an exception, so that what is half-written is cleaned up as after Ctrl-C.
     """
-    as_json = "--json" in sys.argv[1:]
+    _open_closed_streams()
+    arguments = sys.argv[1:]
+    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -52,10 +54,6 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
         print_error(_stopped("interrupted", code), as_json=as_json)
-    except BrokenPipeError:
-        # The reader has gone; what Python still holds for stdout must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.BROKEN_PIPE
     except OSError as error:
         failed = from_os_error(error, str(error.filename or ""), doing="use")
         code = failed.exit_code
@@ -63,6 +61,16 @@ def main() -> NoReturn:
     except SystemExit as stop:
         _exit_as(stop, as_json=as_json)
     _leave(code)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr (``>&-``) empty ones.
+
+    Python has None for them, and the first file opened would get the number that others take for theirs.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -80,6 +88,8 @@ def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
     code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     if code == ExitCode.TERMINATED:
         print_error(_stopped("terminated", ExitCode.TERMINATED), as_json=as_json)
+    elif code == ExitCode.INTERRUPTED:  # typer makes this of KeyboardInterrupt
+        print_error(_stopped("interrupted", ExitCode.INTERRUPTED), as_json=as_json)
     elif code == ExitCode.USAGE and as_json:  # the parser has printed its message already
         print_error(UsageError("wrong usage: see the message above"), as_json=True)
     _leave(code)

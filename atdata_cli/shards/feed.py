@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, DataError, UsageError
 from atdata_cli.samples.check import RowSchema
@@ -73,6 +73,16 @@ class Progress:
     activity: str = "writing"
 
 
+class RejectSink(Protocol):
+    """Where rejects are written down."""
+
+    def write(self, reject: Reject, /) -> None:
+        """Take one."""
+
+    def restart(self) -> None:
+        """Forget all: the input is read again from the beginning."""
+
+
 class Rejects:
     """Collects what cannot become a sample, and decides when it is too much.
 
@@ -80,12 +90,10 @@ class Rejects:
     ----------
     skip : whether the run goes on without the rejected samples.
     limit : how many are too many; None for no limit while skipping.
-    sink : told of each, for ``--rejects FILE``.
+    sink : takes each, for ``--rejects FILE``.
     """
 
-    def __init__(
-        self, *, skip: bool = False, limit: int | None = None, sink: Callable[[Reject], None] | None = None
-    ) -> None:
+    def __init__(self, *, skip: bool = False, limit: int | None = None, sink: RejectSink | None = None) -> None:
         self.skip = skip
         self.count = 0
         self.listed: list[Reject] = []
@@ -108,7 +116,7 @@ class Rejects:
         if len(self.listed) < _MAX_LISTED:
             self.listed.append(reject)
         if self._sink is not None:
-            self._sink(reject)
+            self._sink.write(reject)
         if self._limit is not None and self.count > self._limit:
             raise DataError(f"more than {self._limit} samples rejected (--max-errors)", url=reject.where)
         if not self.skip and self.count >= _MAX_LISTED:
@@ -126,6 +134,8 @@ class Rejects:
         """Forget all: the source is read again from the beginning."""
         self.count = 0
         self.listed.clear()
+        if self._sink is not None:
+            self._sink.restart()
 
 
 @dataclass
@@ -307,8 +317,12 @@ class RowFeed(Feed):
         named: list[tuple[str, str | None]] = [("--embed", name) for name in options.embed]
         named += [("--split-by", options.split_by), ("--split-from", options.split_from)]
         for option, name in named:
-            if name is not None and known and name not in known:
-                raise _no_such_field(option, name, known)
+            if name is None or not known or name in known:
+                continue
+            if options.fields is not None or options.schema is not None:
+                kept = "--fields" if options.fields is not None else "--schema"
+                raise UsageError(f"{option}: the field {name!r} is not among those that {kept} keeps")
+            raise _no_such_field(option, name, known)
 
     def _read_head(self) -> None:
         self._rest = self.source.batches()
