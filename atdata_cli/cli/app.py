@@ -62,7 +62,9 @@ def main() -> NoReturn:
 
     SIGTERM becomes an exception, so that what is half-written is cleaned up as after Ctrl-C.
     """
-    as_json = "--json" in sys.argv[1:]
+    _open_closed_streams()
+    arguments = sys.argv[1:]
+    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     signal.signal(signal.SIGTERM, _terminate)
     gc.set_threshold(_GC_THRESHOLD)
     try:
@@ -74,10 +76,6 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
         print_error(_stopped("interrupted", code), as_json=as_json)
-    except BrokenPipeError:
-        # The reader has gone; what Python still holds for stdout must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.BROKEN_PIPE
     except OSError as error:
         failed = from_os_error(error, str(error.filename or ""), doing="use")
         code = failed.exit_code
@@ -85,6 +83,16 @@ def main() -> NoReturn:
     except SystemExit as stop:
         _exit_as(stop, as_json=as_json)
     _leave(code)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr (``>&-``) empty ones.
+
+    Python has None for them, and the first file opened would get the number that others take for theirs.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -202,9 +202,12 @@ class ShardWriter:
             if self._store is None:
                 self._open = _OpenShard(name, TarCounter())
             else:
-                sink = self._store.create(join(self._prefix, name))
-                stream = ShardStream(sink, self._pipeline, gzip=self._gzip)
-                self._open = _OpenShard(name, TarWriter(stream), stream)
+                stream = ShardStream(self._store.create(join(self._prefix, name)), self._pipeline, gzip=self._gzip)
+                try:
+                    self._open = _OpenShard(name, TarWriter(stream), stream)
+                except BaseException:  # an interrupt while it waits for a buffer
+                    stream.abort()
+                    raise
         return self._open
 
     def _finish_if_full(self) -> None:

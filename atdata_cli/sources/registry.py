@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from atdata_cli.errors import NotFoundError, UsageError
 from atdata_cli.refs import MANIFEST, basename, expand_braces, is_glob, parent, refuse_unsafe
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
+from atdata_cli.sources.patterns import name_filter
 
 __all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "is_tar", "open_source"]
 
@@ -18,6 +19,7 @@ FILES = "files"
 TAR = "tar"
 KINDS = (FILES, TAR, *FORMATS)
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+
 
 DatasetShards = Callable[[str], Sequence[InputFile] | None]
 
@@ -160,32 +162,33 @@ class _Finder:
             shards = self._dataset_shards(url)
             if shards is not None:
                 return _Found(url, TAR, tuple(shards))
-        if self._options.kind == FILES or self._options.include or self._options.exclude or self._options.join:
-            if self._options.kind not in (None, FILES):
-                return self._folder_of(url, self._options.kind)
+        kind = self._options.kind or (FILES if self._options.join else self._kind_inside(url))
+        if kind == FILES:
             return _Found(url, FILES)
-        kinds: set[str] = set()
-        for relative, info in self._files.walk(url):
-            if info.kind == "file":
-                kinds.add(_kind_of(relative))
-                if len(kinds) > 1 and self._options.kind is None:
-                    raise UsageError(
-                        f"the folder mixes {' and '.join(sorted(kinds))}: say what it is with --from FORMAT",
-                        url=url,
-                        hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
-                    )
-        kind = self._options.kind or next(iter(kinds), FILES)
-        return _Found(url, FILES) if kind == FILES else self._folder_of(url, kind)
-
-    def _folder_of(self, url: str, kind: str) -> _Found:
-        """All files of one kind in a folder."""
-        listed = [
-            (relative, info)
-            for relative, info in self._files.walk(url)
-            if info.kind == "file" and _kind_of(relative) == kind
-        ]
+        listed = [(relative, info) for relative, info in self._listed(url) if _kind_of(relative) == kind]
         listed.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
         return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
+
+    def _kind_inside(self, url: str) -> str:
+        """The one kind of all files in a folder."""
+        kinds: set[str] = set()
+        for relative, _ in self._listed(url):
+            kinds.add(_kind_of(relative))
+            if len(kinds) > 1:
+                raise UsageError(
+                    f"the folder mixes {' and '.join(sorted(kinds))}: say what it is with --from FORMAT",
+                    url=url,
+                    hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
+                )
+        return next(iter(kinds), FILES)
+
+    def _listed(self, url: str) -> Iterator[tuple[str, FileInfo]]:
+        """The files of a folder that are wanted."""
+        wanted = name_filter(self._options.include, self._options.exclude)
+        for relative, info in self._files.walk(url):
+            # The sources skip a dataset's own description, too.
+            if info.kind == "file" and relative != MANIFEST and wanted(relative):
+                yield relative, info
 
 
 def is_tar(name: str) -> bool:
