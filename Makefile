@@ -41,6 +41,7 @@ demo:
 	$(DEMO)/bin/atdata-cli write demo-out/data/digits demo-out/digits --max-count 500
 	$(DEMO)/bin/atdata-cli write demo-out/data/photos demo-out/photos
 	$(DEMO)/bin/atdata-cli write demo-out/data/weather.csv demo-out/weather --key date
+	$(DEMO)/bin/atdata-cli inspect demo-out/digits
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:

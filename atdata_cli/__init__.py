@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from atdata_cli.errors import AtdataError, ExitCode
     from atdata_cli.shards.manifest import Manifest
     from atdata_cli.stores.base import AbstractDataStore
+    from atdata_cli.stores.datasets import inspect_dataset, open_source, read_manifest
     from atdata_cli.stores.filesystem import FilesystemStore
     from atdata_cli.stores.http import HTTPStore
-    from atdata_cli.stores.inputs import open_source
     from atdata_cli.stores.local import LocalStore
     from atdata_cli.stores.registry import open_store
     from atdata_cli.stores.s3 import S3DataStore
@@ -28,8 +28,10 @@ __all__ = [
     "Manifest",
     "S3DataStore",
     "__version__",
+    "inspect_dataset",
     "open_source",
     "open_store",
+    "read_manifest",
 ]
 
 _HOMES = {
@@ -41,8 +43,10 @@ _HOMES = {
     "LocalStore": "stores.local",
     "Manifest": "shards.manifest",
     "S3DataStore": "stores.s3",
-    "open_source": "stores.inputs",
+    "inspect_dataset": "stores.datasets",
+    "open_source": "stores.datasets",
     "open_store": "stores.registry",
+    "read_manifest": "stores.datasets",
 }
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atdata_cli import __version__
-from atdata_cli.errors import ExitCode
+from atdata_cli.errors import ExitCode, UsageError
 
-__all__ = ["parse_size"]
+if TYPE_CHECKING:
+    from atdata_cli.stores.registry import StoreOptions
+
+__all__ = ["parse_size", "store_options"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -32,6 +36,26 @@ def parse_size(text: str) -> int:
     if len(number) > 30:
         raise typer.BadParameter(f"{number[:30]}… is more than any store holds")
     return int(number) * factor if number.isdecimal() else int(float(number) * factor)
+
+
+def store_options(
+    endpoint_url: str | None, profile: str | None, region: str | None, pairs: Sequence[str] | None
+) -> StoreOptions:
+    """How stores are reached, from the options that all commands share.
+
+    Raises
+    ------
+    UsageError : a pair is not ``KEY=VALUE``.
+    """
+    from atdata_cli.stores.registry import StoreOptions
+
+    values = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"-o {pair}: KEY=VALUE is needed")
+        values[name] = value
+    return StoreOptions(endpoint_url=endpoint_url, profile=profile, region=region, options=values)
 
 
 def exit_codes_help() -> str:
@@ -184,3 +208,20 @@ IfExistsOption = Annotated[
     IfExists,
     typer.Option("--if-exists", help="The same dataset in DEST is left as it is or finished, or is an error."),
 ]
+
+# Reading.
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="A dataset: a folder, prefix, manifest, shard, glob or brace range, at a path or URL.",
+        show_default=False,
+    ),
+]
+Head = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show the first N samples.")]
+SampleKey = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Show the sample KEY.")]
+SampleField = Annotated[
+    str | None, typer.Option("--field", metavar="F", help="With --key: write field F to stdout, byte for byte.")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Check every byte; list everything that is wrong.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; default the cores.")]

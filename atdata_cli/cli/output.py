@@ -89,6 +89,11 @@ class Output:
         self._color = _wants_color(color)
         self._progress = sys.stderr.isatty() and not (as_json or quiet or no_progress)
 
+    @property
+    def rich_stdout(self) -> bool:
+        """Whether a person reads standard output on a terminal that can show more than plain text."""
+        return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
     def data(self, lines: Sequence[str]) -> None:
         """Print data, one a line."""
         if lines:

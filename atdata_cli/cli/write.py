@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from atdata_cli.cli import options as opt
+from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import as_name, local_path, scheme, stem
+from atdata_cli.refs import MANIFEST, as_name, basename, local_path, parent, scheme, stem
 
 if TYPE_CHECKING:
     from atdata_cli.shards.feed import Rejects, RejectSink
@@ -83,13 +84,10 @@ def write(
     """
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.sources.registry import ReadOptions
-    from atdata_cli.stores.registry import StoreOptions
 
     output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
-    stores = StoreOptions(
-        endpoint_url=endpoint_url, profile=profile, region=region, options=_key_values(store_option or [])
-    )
+    stores = opt.store_options(endpoint_url, profile, region, store_option)
     reading = ReadOptions(
         kind=from_,
         include=tuple(include or ()),
@@ -143,6 +141,8 @@ class _Operands:
     def default_name(self) -> str:
         """The dataset's name unless ``--name`` says another: from the first source, never from DEST."""
         first = self.sources[0] if self.sources else "-"
+        if basename(first) == MANIFEST:
+            first = parent(first)
         return as_name("" if first == "-" else stem(os.path.abspath(first) if not scheme(first) else first))
 
 
@@ -206,16 +206,6 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _key_values(pairs: Sequence[str]) -> dict[str, str]:
-    values = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"-o {pair}: KEY=VALUE is needed")
-        values[name] = value
-    return values
-
-
 @dataclass
 class _Write:
     """One run of the command."""
@@ -232,6 +222,7 @@ class _Write:
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
+        import_webdataset()
         from atdata_cli.shards.feed import Progress, Rejects
         from atdata_cli.shards.protocols import ShardStore
         from atdata_cli.shards.write import write as write_shards

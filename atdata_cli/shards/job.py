@@ -158,5 +158,9 @@ class Job:
         return cls(digest.hexdigest(), identity)
 
 
+# Made once: json.dumps would make one for each of a million files.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from atdata_cli.errors import IntegrityError, UsageError
+from atdata_cli.refs import MANIFEST
 from atdata_cli.shards.plan import check_split_name
 
 __all__ = ["FORMAT", "MANIFEST", "VERSION", "Manifest", "ShardRow", "SplitRow"]
 
 FORMAT = "atdata-manifest"
 VERSION = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,163 @@
-"""Reading what a dataset says of itself."""
+"""Finding the shards of a dataset, and what its manifests say: for every command that reads.
+
+A reader goes through the manifest, never through a listing, where there is one; what others wrote without one is
+found by prefix, glob or braces.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from atdata_cli.errors import IntegrityError, NotFoundError
-from atdata_cli.refs import join
+from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
+from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent
 from atdata_cli.shards.destination import STATE
-from atdata_cli.shards.manifest import MANIFEST, Manifest
+from atdata_cli.shards.manifest import FORMAT, MANIFEST, Manifest, ShardRow
 from atdata_cli.sources.base import Files, InputFile
+from atdata_cli.sources.registry import is_tar
 
-__all__ = ["dataset_shards"]
+__all__ = ["Located", "Shard", "dataset_shards", "locate", "read_manifest"]
+
+_LARGEST_MANIFEST = 256 << 20  # a million shards are 200 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard to read.
+
+    Attributes
+    ----------
+    url : how to open it.
+    size : bytes as stored; None where the place does not tell.
+    row : what the manifest says of it, if there is one.
+    split : the split it belongs to.
+    """
+
+    url: str
+    size: int | None
+    row: ShardRow | None = None
+    split: str | None = None
+
+    @property
+    def input(self) -> InputFile:
+        """As a source takes it."""
+        return InputFile(basename(self.url), self.url, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What a reference stands for.
+
+    Attributes
+    ----------
+    url : of the folder with the manifest, or the reference as typed.
+    shards : in order.
+    manifest : of the dataset, or the root one of its splits; None for shards that others made.
+    parts : folder relative to ``url`` (``""``, or each split's with its slash) to its manifest.
+    """
+
+    url: str
+    shards: Sequence[Shard]
+    manifest: Manifest | None = None
+    parts: Mapping[str, Manifest] = field(default_factory=dict)
+
+
+def locate(reference: Reference, files: Files) -> Located:
+    """Find the shards of a ``place``.
+
+    Raises
+    ------
+    NotFoundError : there is nothing, or no shard.
+    IntegrityError : the dataset is unfinished, or its manifest damaged.
+    UsageError : it is no place, or a file that is neither shard nor manifest.
+    """
+    if reference.kind != "place":
+        raise UsageError(f"this names {_ARTICLES[reference.kind]}, not a place with shards", url=reference.text)
+    text = reference.text
+    info = files.info(text)
+    if info is not None and info.kind == "folder":
+        return _folder(text, files)
+    if info is not None:
+        return _file(text, info.size, files)
+    shards: list[Shard] = []
+    for pattern in expand_braces(text):
+        urls = files.glob(pattern) if is_glob(pattern) else [pattern]
+        for url in urls:
+            found = files.info(url)
+            if found is None:
+                raise NotFoundError("there is no such shard", url=url)
+            shards.append(Shard(url, found.size))
+    if not shards:
+        raise NotFoundError("nothing matches", url=text)
+    return Located(text, shards)
+
+
+_ARTICLES = {"dataset": "a dataset in an index", "index": "an index", "entry": "an entry", "blob": "a blob in a PDS"}
+
+
+def _file(url: str, size: int | None, files: Files) -> Located:
+    if basename(url) == MANIFEST:
+        folder = parent(url) or "./"
+        located = _dataset(folder, files)
+        if located is None:
+            raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
+        return located
+    return Located(url, [Shard(url, size)])
+
+
+def _folder(url: str, files: Files) -> Located:
+    located = _dataset(url, files)
+    if located is not None:
+        return located
+    found = [(relative, info) for relative, info in files.walk(url) if info.kind == "file" and is_tar(relative)]
+    if not found:
+        raise NotFoundError("this folder holds no shards", url=url, hint="a shard's name ends in .tar")
+    found.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
+    return Located(url, [Shard(info.url, info.size) for _, info in found])
+
+
+def _dataset(url: str, files: Files) -> Located | None:
+    """The dataset whose manifest is in a folder; None if there is none."""
+    manifest = read_manifest(files, join(url, MANIFEST))
+    if manifest is None:
+        if files.info(join(url, f"{STATE}/job.json")) is not None:
+            raise IntegrityError("this dataset is unfinished", url=url, hint="run the write that began it again")
+        return None
+    if manifest.splits is None:
+        parts = {"": manifest}
+    else:
+        parts = {f"{split}/": _part(files, url, split) for split in manifest.splits}
+    shards = [
+        Shard(join(url, folder + row.name), row.bytes, row, part.split)
+        for folder, part in parts.items()
+        for row in part.shards
+    ]
+    return Located(url, shards, manifest, parts)
+
+
+def _part(files: Files, url: str, split: str) -> Manifest:
+    part = read_manifest(files, join(url, f"{split}/{MANIFEST}"))
+    if part is None:
+        raise IntegrityError(f"the manifest of the split {split!r} is missing", url=url)
+    return part
+
+
+def read_manifest(files: Files, url: str) -> Manifest | None:
+    """The manifest at *url*; None if there is none, or if it is another program's ``manifest.json``.
+
+    Raises
+    ------
+    IntegrityError : it is one of ours, but damaged, or of a version that this program does not know.
+    """
+    info = files.info(url)
+    if info is None or info.kind != "file":
+        return None
+    if (info.size or 0) > _LARGEST_MANIFEST:
+        raise IntegrityError(f"a manifest of {info.size} bytes is no manifest", url=url)
+    with files.open(url) as reader:
+        text = reader.read()
+    # Cheap and sure: our manifests name their format, and no other program's does.
+    return Manifest.loads(text, url=url) if FORMAT.encode() in text else None
 
 
 def dataset_shards(files: Files, url: str) -> Sequence[InputFile] | None:
@@ -20,41 +167,11 @@ def dataset_shards(files: Files, url: str) -> Sequence[InputFile] | None:
     ------
     IntegrityError : the dataset is unfinished, or its manifest damaged.
     """
-    manifest = _read(files, join(url, MANIFEST))
-    if manifest is None:
-        if files.info(join(url, f"{STATE}/job.json")) is not None:
-            raise IntegrityError("this dataset is unfinished", url=url, hint="run the write that began it again")
+    located = _dataset(url, files)
+    if located is None:
         return None
-    if manifest.splits is None:
-        return _inputs(url, "", manifest)
-    inputs: list[InputFile] = []
-    for split in manifest.splits:
-        part = _read(files, join(url, f"{split}/{MANIFEST}"))
-        if part is None:
-            raise IntegrityError(f"the manifest of the split {split!r} is missing", url=url)
-        inputs += _inputs(url, f"{split}/", part)
-    return inputs
-
-
-def _inputs(url: str, folder: str, manifest: Manifest) -> list[InputFile]:
-    return [InputFile(folder + row.name, join(url, folder + row.name), row.bytes) for row in manifest.shards]
-
-
-def _read(files: Files, url: str) -> Manifest | None:
-    if files.info(url) is None:
-        return None
-    try:
-        with files.open(url) as reader:
-            text = reader.read()
-    except NotFoundError:
-        return None
-    import json
-
-    # Another program's manifest.json is no dataset of ours, and no error either.
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(document, dict) or document.get("format") != "atdata-manifest":
-        return None
-    return Manifest.loads(text, url=url)
+    return [
+        InputFile(folder + row.name, join(url, folder + row.name), row.bytes)
+        for folder, part in located.parts.items()
+        for row in part.shards
+    ]

@@ -409,7 +409,8 @@ def write_dataset(ds: Any, store: ShardStore, prefix: str, **kwargs: Any) -> Wri
     ----------
     ds : see :meth:`atdata_cli.stores.base.StoreBase.write_shards`.
     store, prefix : where it goes.
-    **kwargs : fields of :class:`WriteOptions`; ``maxcount`` and ``maxsize`` as in ``webdataset.ShardWriter``.
+    **kwargs : fields of :class:`WriteOptions`; ``maxcount`` and ``maxsize`` as in ``webdataset.ShardWriter``;
+        ``cache_local``, which has no effect.
 
     Raises
     ------
@@ -418,6 +419,8 @@ def write_dataset(ds: Any, store: ShardStore, prefix: str, **kwargs: Any) -> Wri
     """
     from atdata_cli.sources.mappings import as_source
 
+    # ``atdata.Index`` passes it to every store: whether to keep shards on disk on their way. None is ever kept.
+    kwargs.pop("cache_local", None)
     for theirs, ours in (("maxcount", "max_count"), ("maxsize", "max_size")):
         if theirs in kwargs:
             kwargs[ours] = int(kwargs.pop(theirs))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from zlib import adler32
 
 import webdataset
 
@@ -63,34 +64,52 @@ def _stock_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, tarfile.ENCODING, "surrogateescape")
 
 
-class _HeaderForm:
-    """The stock header of an unnamed, empty file, cut where name, size and checksum go (POSIX ustar layout)."""
+class _Sums(dict[int, bytes]):
+    """Header checksums as a header writes them. There are some 18,000 at most: a name has 100 characters."""
+
+    def __missing__(self, value: int) -> bytes:
+        digits = self[value] = b"%06o\0 " % value
+        return digits
+
+
+class _Forms(dict[int, tuple[bytes, int, bytes]]):
+    """The stock header of an unnamed file (POSIX ustar layout), by the file's size, as far as it depends on that.
+
+    A form is: what is between the name and the checksum; the checksum as far as the name does not matter; the padding
+    after the payload.
+
+    Attributes
+    ----------
+    after_sum : the header's end, which is the same in all.
+    """
 
     def __init__(self) -> None:
-        form = _stock_header("", 0)
-        self.before_size = form[100:124]
-        self.after_size = form[136:148]
-        self.after_sum = form[156:]
-        self.sum = int(form[148:154], 8) - sum(form[124:136])
-        self._cache: dict[int, tuple[bytes, int, bytes, bytes]] = {}
+        super().__init__()
+        stock = _stock_header("", 0)
+        self._before_size = stock[100:124]
+        self._after_size = stock[136:148]
+        self._sum = int(stock[148:154], 8) - sum(stock[124:136])
+        self.after_sum = stock[156:]
 
-    def parts(self, size: int) -> tuple[bytes, int, bytes, bytes]:
-        """For a payload of *size* bytes: header after the name, checksum without the name, header's end, padding."""
-        known = self._cache.get(size)
-        if known is None:
-            if len(self._cache) >= _CACHED_SIZES:
-                self._cache.clear()
-            digits = b"%011o\0" % size
-            known = self._cache[size] = (
-                self.before_size + digits + self.after_size,
-                self.sum + sum(digits),
-                self.after_sum,
-                _ZEROS[: -size % BLOCK],
-            )
-        return known
+    def __missing__(self, size: int) -> tuple[bytes, int, bytes]:
+        if len(self) >= _CACHED_SIZES:
+            self.clear()
+        digits = b"%011o\0" % size
+        form = self[size] = (
+            self._before_size + digits + self._after_size,
+            self._sum + sum(digits),
+            _ZEROS[: -size % BLOCK],
+        )
+        return form
 
 
-_FORM = _HeaderForm()
+_FORMS = _Forms()
+_SUMS = _Sums()
+
+
+def _checksum(name: bytes, base: int) -> bytes:
+    """The checksum field: *base* plus the sum of the name's bytes, which is the low half of their Adler-32."""
+    return _SUMS[adler32(name, base) & 0xFFFF]  # RFC 1950: that half is modulo 65521, which no header reaches
 
 
 class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
@@ -161,15 +180,13 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
             for key, payload in zip(keys, payloads, strict=True):
                 self.add(key + end, payload)
             return
-        parts = []
-        form = _FORM.parts
+        parts: list[bytes] = []
+        after = _FORMS.after_sum
         tail = end.encode("ascii")
         for key, payload in zip(keys, payloads, strict=True):
             name = key.encode("ascii") + tail
-            before, base, after, padding = form(len(payload))
-            parts.append(
-                b"%b%b%06o\0 %b%b%b" % (name.ljust(_MAX_NAME, b"\0"), before, base + sum(name), after, payload, padding)
-            )
+            before, base, padding = _FORMS[len(payload)]
+            parts += (name.ljust(_MAX_NAME, b"\0"), before, _checksum(name, base), after, payload, padding)
         members = b"".join(parts)
         self._put(members)
         self.members += len(members)
@@ -189,8 +206,8 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
         if not _fits(name, size):
             return _stock_header(name, size)
         raw = name.encode("ascii")
-        before, base, after, _ = _FORM.parts(size)
-        return b"%b%b%06o\0 %b" % (raw.ljust(_MAX_NAME, b"\0"), before, base + sum(raw), after)
+        before, base, _ = _FORMS[size]
+        return b"".join((raw.ljust(_MAX_NAME, b"\0"), before, _checksum(raw, base), _FORMS.after_sum))
 
     def _put(self, data: bytes) -> None:
         size = len(data)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
-from atdata_cli.refs import basename, expand_braces, is_glob, refuse_unsafe
+from atdata_cli.refs import MANIFEST, basename, expand_braces, is_glob, parent, refuse_unsafe
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
 from atdata_cli.sources.patterns import name_filter
 
-__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "open_source"]
+__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "is_tar", "open_source"]
 
 FILES = "files"
 TAR = "tar"
 KINDS = (FILES, TAR, *FORMATS)
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-
-_MANIFEST = "manifest.json"
 
 DatasetShards = Callable[[str], Sequence[InputFile] | None]
 
@@ -150,9 +147,13 @@ class _Finder:
     def _one(self, url: str, info: FileInfo) -> _Found:
         if info.kind == "folder":
             return self._folder(url)
+        if basename(url) == MANIFEST and self._options.kind in (None, TAR):
+            shards = self._dataset_shards(parent(url) or "./")
+            if shards is not None:  # else it is another program's
+                return _Found(url, TAR, tuple(shards))
         if info.kind != "file" and self._options.kind is None:
             raise UsageError("this is a device or pipe: say what it holds with --from FORMAT", url=url)
-        kind = self._options.kind or _kind_of(basename(url))
+        kind = self._options.kind or _kind_of(basename(url))  # of an HTTP URL without its query
         return _Found(url, kind, (InputFile(basename(url), url, info.size),))
 
     def _folder(self, url: str) -> _Found:
@@ -185,14 +186,17 @@ class _Finder:
         wanted = name_filter(self._options.include, self._options.exclude)
         for relative, info in self._files.walk(url):
             # The sources skip a dataset's own description, too.
-            if info.kind == "file" and relative != _MANIFEST and wanted(relative):
+            if info.kind == "file" and relative != MANIFEST and wanted(relative):
                 yield relative, info
 
 
+def is_tar(name: str) -> bool:
+    """Whether a file's name is that of a tar, plain or compressed."""
+    return name.lower().endswith(_TAR_ENDINGS)
+
+
 def _kind_of(name: str) -> str:
-    if posixpath.basename(name).lower().endswith(_TAR_ENDINGS):
-        return TAR
-    return format_of(name) or FILES
+    return TAR if is_tar(name) else format_of(name) or FILES
 
 
 def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:

@@ -18,7 +18,7 @@ from atdata_cli.sources.fieldcheck import case_reason
 if TYPE_CHECKING:
     from atdata_cli.sources.stream import Meter
 
-__all__ = ["TarSource"]
+__all__ = ["OpenTar", "TarSource"]
 
 # Members up to this size are handed over as bytes, as long as a sample's stay below the total.
 _SMALL = 256 * 1024
@@ -73,7 +73,7 @@ class TarSource(SampleSource):
         self.rewindable = not any(map(_is_stream, inputs))
         self.hidden = 0
         self._finished = 0
-        self._current: _OpenTar | None = None
+        self._current: OpenTar | None = None
 
     def position(self) -> int:
         """Input bytes read so far."""
@@ -88,7 +88,7 @@ class TarSource(SampleSource):
         unique = UniqueKeys()
         total = 0
         for item in self.inputs:
-            with _OpenTar(self._files, item) as tar:
+            with OpenTar(self._files, item) as tar:
                 if not tar.seekable:
                     return None
                 total += sum(1 for _ in counter._good_groups(tar, unique, _no_content))
@@ -99,7 +99,7 @@ class TarSource(SampleSource):
         self._finished = 0
         unique = UniqueKeys()
         for item in self.inputs:
-            with _OpenTar(self._files, item) as tar:
+            with OpenTar(self._files, item) as tar:
                 self._current = tar
                 for group in self._good_groups(tar, unique, tar.content):
                     fields = group.fields
@@ -109,7 +109,7 @@ class TarSource(SampleSource):
                 self._current = None
             self._finished += item.size or tar.position()
 
-    def _good_groups(self, tar: _OpenTar, unique: UniqueKeys, content: Content) -> Iterator[_Group]:
+    def _good_groups(self, tar: OpenTar, unique: UniqueKeys, content: Content) -> Iterator[_Group]:
         for group in self._groups(tar, content):
             if group.problem is None:
                 first = unique.add(group.key, group.where)
@@ -119,7 +119,7 @@ class TarSource(SampleSource):
                 group.problem = f"the key {group.key!r} was there before, at {first}: its members must be together"
             self.on_reject(Reject(group.where, group.problem, key=group.key))
 
-    def _groups(self, tar: _OpenTar, content: Content) -> Iterator[_Group]:
+    def _groups(self, tar: OpenTar, content: Content) -> Iterator[_Group]:
         group: _Group | None = None
         for member in tar.reader:
             name = member.name
@@ -138,7 +138,7 @@ class TarSource(SampleSource):
         if group is not None:
             yield group
 
-    def _unusual(self, tar: _OpenTar, member: Member, split: tuple[str, str] | None) -> tuple[str, str] | None:
+    def _unusual(self, tar: OpenTar, member: Member, split: tuple[str, str] | None) -> tuple[str, str] | None:
         """*split* if the member belongs to a sample after all; None for what is skipped or rejected."""
         name = member.name
         if member.kind != "file":
@@ -205,8 +205,13 @@ class _Group:
         return None if other == field else case_reason(other, field)
 
 
-class _OpenTar:
-    """One input, open: where its members' contents are and how they are reached.
+class OpenTar:
+    """One tar, open, as a context manager: where its members' contents are and how they are reached.
+
+    Parameters
+    ----------
+    files : how it is opened.
+    item : the tar, plain or compressed.
 
     Attributes
     ----------
@@ -233,7 +238,7 @@ class _OpenTar:
         block = _REMOTE_BLOCK if "://" in item.url else 256 * 1024
         self.reader = TarReader(stream, where=item.url, seek=self.seekable, block=block)
 
-    def __enter__(self) -> _OpenTar:
+    def __enter__(self) -> OpenTar:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -70,7 +70,7 @@ class StoreBase(ABC):
             ``.msgpack`` member a sample.
         prefix : folder inside the store.
         **kwargs : ``maxcount`` and ``maxsize`` as in ``webdataset.ShardWriter``, and the fields of
-            ``atdata_cli.shards.job.WriteOptions``.
+            ``atdata_cli.shards.job.WriteOptions``. ``cache_local``, which ``atdata.Index`` passes, has no effect.
 
         Raises
         ------

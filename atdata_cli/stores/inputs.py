@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
 from atdata_cli.errors import NotFoundError, UsageError, from_os_error
-from atdata_cli.refs import is_glob, join, local_path, refuse_unsafe, scheme
+from atdata_cli.refs import MANIFEST, is_glob, join, local_path, refuse_unsafe, scheme
 from atdata_cli.shards.protocols import ShardStore
-from atdata_cli.sources.base import FileInfo, Source
+from atdata_cli.sources.base import FileInfo
 from atdata_cli.stores.local import entry_kind
 from atdata_cli.stores.registry import StoreOptions, open_filesystem, open_store, url_name
 
-__all__ = ["StoreFiles", "open_source"]
+__all__ = ["StoreFiles"]
 
 _BUFFER = 1 << 20
 _Ancestors = frozenset[tuple[int, int]]
@@ -340,7 +340,7 @@ class _Http:
         self._options = options
 
     def info(self, url: str) -> FileInfo | None:
-        if re.split(r"[?#]", url, maxsplit=1)[0].endswith("/") and self._look(join(url, "manifest.json")):
+        if re.split(r"[?#]", url, maxsplit=1)[0].endswith("/") and self._look(join(url, MANIFEST)):
             return FileInfo(url, "folder")  # a dataset
         answer = self._look(url)
         return FileInfo(url, "file", answer.size) if answer else None
@@ -403,24 +403,3 @@ class _Plugin:
     def open(self, url: str) -> BinaryIO:
         store, name = self._open_store(url)
         return store.open(name)
-
-
-def open_source(*names: str, stores: StoreOptions | None = None, **reading: Any) -> Source:
-    """A dataset for ``write_shards`` from what the command line takes: folders, files, globs, at paths or URLs.
-
-    Parameters
-    ----------
-    *names : folders, files, brace patterns, globs.
-    stores : how stores are reached.
-    **reading : fields of :class:`atdata_cli.sources.registry.ReadOptions`.
-
-    Raises
-    ------
-    NotFoundError, UsageError : see :func:`atdata_cli.sources.registry.open_source`.
-    """
-    from atdata_cli.shards.reader import dataset_shards
-    from atdata_cli.sources.registry import ReadOptions
-    from atdata_cli.sources.registry import open_source as open_names
-
-    files = StoreFiles(stores)
-    return open_names(names, files, ReadOptions(**reading), dataset_shards=lambda url: dataset_shards(files, url))

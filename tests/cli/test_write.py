@@ -422,7 +422,7 @@ try:
     main()
 except SystemExit:
     pass
-print("HEAVY", sorted(set("{heavy} fastjsonschema".split()) & set(sys.modules)), file=sys.stderr)
+print("HEAVY", sorted(set("{heavy} fastjsonschema pydantic".split()) & set(sys.modules)), file=sys.stderr)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "HEAVY []" in ran.stderr

@@ -45,6 +45,8 @@ def install(environment: Path, project: Path) -> None:
     print(f"reference library: {interpreter}", file=sys.stderr)
     subprocess.run([interpreter, "-m", "venv", "--clear", str(environment)], check=True)
     pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    # The resolver of older ones gives up: boto3 and s3fs agree in few versions of botocore.
+    subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)
     subprocess.run([*pip, f"atdata=={VERSION}", "--editable", str(project)], check=True)
 
 

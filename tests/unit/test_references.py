@@ -49,7 +49,8 @@ def test_names_in_indexes(text, kind, authority, name, version, key):
     [
         "", "@", "@nodots", "@local/", "@local/../x", "@local/a/b", "@local/a@", "@alice.test/a@b c", "at:x", "at://",
         "at://alice.test", f"at://{DID}", f"at://{DID}/blob/../x", f"at://{DID}/science.alt.dataset.schema/3n2vib7i4g",
-        "at://did:plc:short/x", "atdata://local/schema/X@1.0.0", "atdata://local/dataset/", "pipe:cat x", "{a,pipe:cat x}",
+        "at://did:plc:short/x", "atdata://local/schema/X@1.0.0", "atdata://local/dataset/", "pipe:cat x",
+        "{a,pipe:cat x}",
         "pipe:{a,b}", "@alice.test\n/x",
     ],
 )  # fmt: skip

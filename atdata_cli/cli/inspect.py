@@ -1,0 +1,202 @@
+"""``atdata-cli inspect``: what a dataset holds, one of its samples, or what is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from atdata_cli.cli import options as opt
+from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
+from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.errors import NotFoundError, UsageError
+from atdata_cli.refs import printable, redact
+
+if TYPE_CHECKING:
+    from atdata_cli.shards.scan import DatasetInfo, ShardInfo
+    from atdata_cli.sources.base import Sample
+
+__all__ = ["field_rows", "inspect", "key_range", "summary"]
+
+
+def inspect(
+    ref: opt.Reference,
+    head: opt.Head = None,
+    key: opt.SampleKey = None,
+    field: opt.SampleField = None,
+    endpoint_url: opt.EndpointUrl = None,
+    profile: opt.Profile = None,
+    region: opt.Region = None,
+    store_option: opt.StoreOption = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
+    """Show what a dataset holds: shards, samples, sizes, fields, schema.
+
+    With a manifest it answers at once; without one it reads the tars' headers.
+    """
+    from atdata_cli.refs import parse
+    from atdata_cli.shards.reader import locate
+    from atdata_cli.shards.scan import find_sample, first_samples
+    from atdata_cli.shards.scan import inspect as look
+    from atdata_cli.stores.inputs import StoreFiles
+
+    if field is not None and key is None:
+        raise UsageError("--field needs --key KEY")
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    files = StoreFiles(opt.store_options(endpoint_url, profile, region, store_option))
+    located = locate(parse(ref), files)
+    if key is not None:
+        sample = find_sample(located, files, key)
+        if field is not None:
+            _write_field(sample, field)
+        else:
+            _print_samples(output, [sample])
+    elif head is not None:
+        _print_samples(output, first_samples(located, files, head))
+    else:
+        _print_dataset(output, look(located, files))
+
+
+def _write_field(sample: Sample, field: str) -> None:
+    """One field to stdout, byte for byte: of a packed sample text as UTF-8, bytes as they are, the rest as JSON."""
+    from atdata_cli.samples.codec import dump_json
+    from atdata_cli.shards.scan import content, values
+
+    found = values(sample)
+    if field not in found:
+        raise NotFoundError(f"the sample {sample.key!r} has no field {field!r}", hint="it has " + ", ".join(found))
+    value = found[field]
+    if isinstance(value, str):
+        data = value.encode("utf-8", "surrogateescape")
+    elif hasattr(value, "open") or isinstance(value, bytes):
+        data = content(value)
+    else:
+        data = dump_json(value) + b"\n"
+    sys.stdout.buffer.write(data)
+
+
+def _print_samples(output: Output, samples: Iterable[Sample]) -> None:
+    """Samples, one after another; with ``--json`` one document with all."""
+    from atdata_cli.shards.scan import is_packed, values
+
+    documents = []
+    for sample in samples:
+        packed = is_packed(sample)
+        found = values(sample)
+        if output.as_json:
+            fields = {name: as_json(v) if packed else as_member_json(name, v) for name, v in found.items()}
+            documents.append({"key": sample.key, "fields": fields})
+            continue
+        lines = [printable(sample.key)]
+        for name, value in found.items():
+            lines.append(f"  {printable(name):<16} {short(value) if packed else short_member(name, value)}")
+        output.data(lines)
+    if output.as_json:
+        output.document({"samples": documents})
+
+
+def _print_dataset(output: Output, info: DatasetInfo) -> None:
+    if output.as_json:
+        output.document(_document(info))
+    elif output.rich_stdout:
+        from atdata_cli.cli.views import show_dataset
+
+        show_dataset(info)
+    else:
+        output.data(list(_plain(info)))
+
+
+def summary(info: DatasetInfo) -> Iterator[tuple[str, str]]:
+    """What is said of a dataset as a whole: (label, text)."""
+    if info.name:
+        yield "name", info.name
+    yield "samples", f"{info.samples:,}"
+    yield "shards", f"{len(info.shards):,}"
+    yield "size", f"{human_bytes(info.bytes)} ({human_bytes(info.payload)} of payload)"
+    if info.overhead is not None:
+        yield "tar overhead", f"{info.overhead:.1%}"
+    yield "encoding", info.encoding + (f", {info.compression}" if info.compression else "")
+    for split, samples in (info.splits or {}).items():
+        yield f"split {split}", f"{samples:,} samples"
+    if info.rejected:
+        yield "rejected", f"{info.rejected:,} samples were left out when it was written"
+    if info.skipped:
+        yield "skipped", count(info.skipped, "member") + " that belong to no sample"
+    if info.scanned:
+        yield "manifest", "none: counted from the tars' headers"
+
+
+def field_rows(info: DatasetInfo) -> Iterator[tuple[str, str, str, str, str]]:
+    """Of each field: name, kind, in how many samples, range, example."""
+    for name, known in info.fields.items():
+        yield printable(name), _kind(known), f"{known.get('samples', 0):,}", _range(known), _example(info, name, known)
+
+
+def _kind(known: Mapping[str, Any]) -> str:
+    kind = str(known.get("kind", "?"))
+    if kind == "ndarray":
+        return f"{'/'.join(known.get('dtypes', ()))} array"
+    if kind == "array":
+        return f"list of {known['items']['kind']}" if "items" in known else "list"
+    return kind
+
+
+def _range(known: Mapping[str, Any]) -> str:
+    if "size" in known:
+        low, high = known["size"]
+        return human_bytes(low) if low == high else f"{human_bytes(low)} … {human_bytes(high)}"
+    if known.get("shape") is not None:
+        return " × ".join("?" if side is None else str(side) for side in known["shape"]) or "scalar"
+    if "range" in known:
+        low, high = known["range"]
+        return f"{low:g} … {high:g}" if isinstance(low, float) else f"{low} … {high}"
+    if "length" in known:
+        low, high = known["length"]
+        return f"length {low}" if low == high else f"length {low} … {high}"
+    return ""
+
+
+def _example(info: DatasetInfo, name: str, known: Mapping[str, Any]) -> str:
+    if "example" not in known:
+        return ""
+    return short(known["example"]) if info.encoding == "msgpack" else short_member(name, known["example"])
+
+
+def _plain(info: DatasetInfo) -> Iterator[str]:
+    yield printable(redact(info.url))
+    for label, text in summary(info):
+        yield f"{label:<14}{printable(text)}"
+    yield ""
+    yield from _columns([("field", "kind", "samples", "range", "example"), *field_rows(info)])
+    yield ""
+    rows = [(printable(redact(s.url)), f"{s.samples:,}", human_bytes(s.bytes), key_range(s)) for s in info.shards]
+    yield from _columns([("shard", "samples", "size", "keys"), *rows])
+
+
+def key_range(shard: ShardInfo) -> str:
+    """First and last key of a shard."""
+    first, last = printable(shard.first_key), printable(shard.last_key)
+    return first if first == last else f"{first} … {last}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _document(info: DatasetInfo) -> dict[str, Any]:
+    document = asdict(info)
+    document["url"] = redact(info.url)
+    for name, known in document["fields"].items():
+        if "example" in known:
+            known["example"] = (as_json if info.encoding == "msgpack" else partial(as_member_json, name))(
+                known["example"]
+            )
+    return document
