@@ -40,7 +40,7 @@ from atdata_cli.sources.base import (
     Value,
 )
 
-__all__ = ["Feed", "Progress", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
+__all__ = ["Feed", "Progress", "RejectSink", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
 
 # How much of the rows is looked at before the first shard: enough for stable sizes, little enough to hold.
 _HEAD_RECORDS = 10_000

@@ -108,6 +108,13 @@ def _bad_row(item: Any) -> str | None:
         return f"a sample is a mapping of field to value, not {type(item).__name__}"
     if not all(isinstance(name, str) for name in item):
         return "a field's name is not text"
+    level = list(item.values())
+    while level:
+        inner = [value for value in level if isinstance(value, dict)]
+        if not all(isinstance(name, str) for value in inner for name in value):
+            return "a map with keys that are not text"  # which msgpack writes, but no reader takes
+        items = [value for value in level if isinstance(value, list | tuple)]
+        level = [*chain.from_iterable(items), *chain.from_iterable(value.values() for value in inner)]
     return None
 
 

@@ -20,7 +20,6 @@ TAR = "tar"
 KINDS = (FILES, TAR, *FORMATS)
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
-
 DatasetShards = Callable[[str], Sequence[InputFile] | None]
 
 

@@ -122,5 +122,14 @@ def test_samples_that_cannot_be_written_are_rejected(sample, words):
     assert words in reject.reason
 
 
+@pytest.mark.parametrize(
+    "value", [{1: 2}, {"a": {1: 2}}, [{1: 2}], {"a": [{1: 2}]}, [[[[[[{1: 2}]]]]]], {"a": {"b": ({None: 1},)}}]
+)
+def test_maps_with_keys_that_are_no_text_are_rejected_at_any_depth(value):
+    batch = next(as_source([{"a": {"b": [1, {"c": 2}]}}, {"a": value}]).batches())
+    assert batch.rows == [{"a": {"b": [1, {"c": 2}]}}]
+    assert "keys" in batch.rejects[0].reason
+
+
 def test_rows_from_memory_name_no_files():
     assert as_source([{"a": 1}]).files.info("x") is None

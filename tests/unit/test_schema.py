@@ -136,10 +136,8 @@ def test_shapes_and_dtypes_of_arrays():
     assert "dtype" not in stats.as_schema()
 
 
-@pytest.mark.parametrize(
-    "value", [{1: 2}, {"a": {1: 2}}, [{1: 2}], {"a": [{1: 2}]}, [[[[[[{1: 2}]]]]]], {"a": {"b": {"c": {None: 1}}}}]
-)
-def test_maps_with_keys_that_are_no_text_are_refused_at_any_depth(value):
+@pytest.mark.parametrize("value", [{1: 2}, {None: 2}, [{1: 2}], [[{1: 2}]]])
+def test_maps_with_keys_that_are_no_text_are_refused(value):
     with pytest.raises(Unencodable, match="keys"):
         FieldStats().observe([value])
 
