@@ -337,7 +337,8 @@ class _Write:
         if self.output.as_json:
             self.output.document(_document(result, store))
         else:
-            self.output.data([store.url(name) for name, _ in result.shards()])
+            if not self.output.quiet:
+                self.output.data([store.url(name) for name, _ in result.shards()])
             self._summarise(result, store)
         if rejects.count and result.status != "unchanged":
             self._tell_rejected(rejects)

@@ -316,6 +316,8 @@ class RowFeed(Feed):
         options = self.options
         named: list[tuple[str, str | None]] = [("--embed", name) for name in options.embed]
         named += [("--split-by", options.split_by), ("--split-from", options.split_from)]
+        if self._template is not None and options.fields is None and options.schema is None:
+            named += [("--key", name) for name in self._template.fields]
         for option, name in named:
             if name is None or not known or name in known:
                 continue

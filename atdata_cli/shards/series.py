@@ -188,13 +188,15 @@ class ShardWriter:
     def abort(self) -> None:
         """Give up the shard that is open; what is committed already stays."""
         shard, self._open = self._open, None
-        if shard is not None and shard.stream is not None:
-            shard.tar.drop()
-            shard.stream.abort()
-        if self._committing is not None:
-            _, future = self._committing
-            self._committing = None
-            future.exception()  # wait: it commits, or cleans up after itself
+        try:
+            if shard is not None and shard.stream is not None:
+                shard.tar.drop()
+                shard.stream.abort()
+        finally:
+            if self._committing is not None:
+                _, future = self._committing
+                self._committing = None
+                future.exception()  # wait: it commits, or cleans up after itself
 
     def _current(self) -> _OpenShard:
         if self._open is None:

@@ -138,7 +138,8 @@ class _Run:
                 return {split: writer.close() for split, writer in self.finished.items()}
             except BaseException:
                 for writer in self.finished.values():
-                    writer.abort()
+                    with suppress(AtdataError):  # the first error is the one to tell; the other shards end, too
+                        writer.abort()
                 raise
 
     def _on_shard(self, shard: FinishedShard) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
@@ -164,7 +164,11 @@ class _Finder:
         kind = self._options.kind or (FILES if self._options.join else self._kind_inside(url))
         if kind == FILES:
             return _Found(url, FILES)
-        listed = [(relative, info) for relative, info in self._listed(url) if _kind_of(relative) == kind]
+        listed = list(self._listed(url))
+        # Where no name tells the kind (part-00000), --from FORMAT speaks for all of them.
+        listed = [item for item in listed if _kind_of(item[0]) == kind] or listed
+        if not listed:
+            raise NotFoundError(f"there are no {kind} files in this folder", url=url)
         listed.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
         return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
 
@@ -210,7 +214,13 @@ def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:
 def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Source:
     from atdata_cli.sources.files import FolderSource
 
-    folder = FolderSource(files, [item.url for item in found], include=options.include, exclude=options.exclude)
+    folder = FolderSource(
+        files,
+        [item.url for item in found],
+        include=options.include,
+        exclude=options.exclude,
+        fields=options.fields if options.join is None else None,  # with --join, "json" is made here, not found
+    )
     if options.join is None or options.on is None:
         return folder
     from atdata_cli.sources.join import JoinSource
@@ -221,7 +231,9 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
     kind = format_of(basename(options.join))
     if kind is None:
         raise UsageError("--join needs a row file: .jsonl, .csv, .tsv, .parquet, …", url=options.join)
-    table = _rows(kind, [InputFile(basename(options.join), options.join, info.size)], files, options)
+    table = _rows(
+        kind, [InputFile(basename(options.join), options.join, info.size)], files, replace(options, fields=None)
+    )
     return JoinSource(folder, table, options.on)
 
 
