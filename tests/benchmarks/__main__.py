@@ -87,7 +87,7 @@ def _line(contender: Contender, contest: Contest) -> str:
 
 def _machine() -> str:
     model = next(
-        line.partition(":")[2]
+        line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     )
