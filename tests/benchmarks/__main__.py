@@ -87,7 +87,7 @@ def _line(contender: Contender, contest: Contest) -> str:
 
 def _machine() -> str:
     model = next(
-        line.partition(":")[2]
+        line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     )
@@ -95,20 +95,13 @@ def _machine() -> str:
     show = "import sys, importlib.metadata as m; print(m.version('atdata'), 'on Python', sys.version.split()[0])"
     atdata = subprocess.run([reference.python(), "-c", show], check=True, capture_output=True, text=True).stdout
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    built = "with" if "--enable-optimizations" in _configured() else "without"
     return "\n".join(
         [
-            f"{os.cpu_count()} ×{model}, {platform.system()} {platform.release()}, load before: {load}",
-            f"Python {platform.python_version()} ({sys.base_prefix}, {built} --enable-optimizations)",
+            f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, load before: {load}",
+            f"Python {platform.python_version()} of {sys.base_prefix}, {platform.python_compiler()}",
             f"{packages}, atdata {atdata.strip()}",
         ]
     )
-
-
-def _configured() -> str:
-    import sysconfig
-
-    return str(sysconfig.get_config_var("CONFIG_ARGS") or "")
 
 
 if __name__ == "__main__":
