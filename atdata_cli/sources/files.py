@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, overload
 
 from atdata_cli.errors import from_os_error
@@ -57,6 +57,7 @@ class FolderSource(SampleSource):
     roots : folders and files, as URLs or paths.
     include, exclude : globs; see :func:`atdata_cli.sources.patterns.name_filter`.
     fields : only these fields; None for all.
+    check : told of every relative path that is taken, as the folders are listed; raises for one that does not belong.
 
     Raises
     ------
@@ -71,10 +72,14 @@ class FolderSource(SampleSource):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         fields: Sequence[str] | None = None,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
         self._files = files
-        self._listing = Listing(files, name_filter(include, exclude), fields, several=len(roots) > 1)
+        wanted = name_filter(include, exclude)
+        if check is not None:
+            wanted = _checked(wanted, check)
+        self._listing = Listing(files, wanted, fields, several=len(roots) > 1)
         for root in roots:
             self._listing.add(root)
         self._plan = self._listing.found
@@ -200,6 +205,16 @@ class _Inputs(Sequence[InputFile]):
 
     def _input(self, file: PlannedFile) -> InputFile:
         return InputFile(file.name, self._listing.url(file), file.size)
+
+
+def _checked(wanted: Callable[[str], bool], check: Callable[[str], None]) -> Callable[[str], bool]:
+    def checked(name: str) -> bool:
+        if not wanted(name):
+            return False
+        check(name)
+        return True
+
+    return checked
 
 
 def _is_local(url: str) -> bool:

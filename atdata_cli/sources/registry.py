@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
@@ -161,7 +162,7 @@ class _Finder:
             shards = self._dataset_shards(url)
             if shards is not None:
                 return _Found(url, TAR, tuple(shards))
-        kind = self._options.kind or (FILES if self._options.join else self._kind_inside(url))
+        kind = self._kind_inside(url) if _found_out(self._options) else self._options.kind or FILES
         if kind == FILES:
             return _Found(url, FILES)
         listed = list(self._listed(url))
@@ -173,17 +174,17 @@ class _Finder:
         return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
 
     def _kind_inside(self, url: str) -> str:
-        """The one kind of all files in a folder."""
-        kinds: set[str] = set()
+        """The one kind of all files in a folder; of a folder of plain files only the first is looked at here.
+
+        Such folders are large, and their source lists them anyway: it checks the others.
+        """
+        kind = ""
         for relative, _ in self._listed(url):
-            kinds.add(_kind_of(relative))
-            if len(kinds) > 1:
-                raise UsageError(
-                    f"the folder mixes {' and '.join(sorted(kinds))}: say what it is with --from FORMAT",
-                    url=url,
-                    hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
-                )
-        return next(iter(kinds), FILES)
+            kind = kind or _kind_of(relative)
+            if kind == FILES:
+                break
+            _check_kind(relative, kind, url)
+        return kind or FILES
 
     def _listed(self, url: str) -> Iterator[tuple[str, FileInfo]]:
         """The files of a folder that are wanted."""
@@ -203,12 +204,28 @@ def _kind_of(name: str) -> str:
     return TAR if is_tar(name) else format_of(name) or FILES
 
 
+def _check_kind(name: str, kind: str, folder: str) -> None:
+    """Refuse a file of another kind than the others of its folder."""
+    found = _kind_of(name)
+    if found != kind:
+        raise UsageError(
+            f"the folder mixes {' and '.join(sorted((kind, found)))}: say what it is with --from FORMAT",
+            url=folder,
+            hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
+        )
+
+
 def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:
     examples = ", ".join(f"{next(item.url for item in found if item.kind == kind)} is {kind}" for kind in kinds)
     hint = "write them one kind at a time, or say what they are with --from FORMAT"
     if FILES in kinds and len(kinds) == 2:
         hint = "--join FILE --on FIELD adds a row file's columns to the files that it names"
     return UsageError(f"the sources are of different kinds: {examples}", hint=hint)
+
+
+def _found_out(options: ReadOptions) -> bool:
+    """Whether a folder's kind is told by the names in it, not by the options."""
+    return options.kind is None and options.join is None
 
 
 def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Source:
@@ -220,6 +237,7 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
         include=options.include,
         exclude=options.exclude,
         fields=options.fields if options.join is None else None,  # with --join, "json" is made here, not found
+        check=partial(_check_kind, kind=FILES, folder=found[0].url) if _found_out(options) else None,
     )
     if options.join is None or options.on is None:
         return folder
