@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from atdata_cli.errors import AtdataError, UsageError, from_os_error
-from atdata_cli.refs import check_name
+from atdata_cli.refs import check_name, scheme
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import StoreBase
 from atdata_cli.stores.local import is_temporary, temporary_name
@@ -304,9 +304,13 @@ def fs_errors(url: str, doing: str) -> Iterator[None]:
         yield
     except AtdataError:
         raise
-    except OSError as error:
-        raise from_os_error(error, url, doing=doing) from error
     except Exception as error:
+        if scheme(url) == "s3":  # sources read it through s3fs; what botocore said is behind what s3fs says
+            from atdata_cli.stores.s3_errors import translate
+
+            raise translate(error, url, doing) from error
+        if isinstance(error, OSError):
+            raise from_os_error(error, url, doing=doing) from error
         raise AtdataError(f"cannot {doing} it: {error or type(error).__name__}", url=url) from error
 
 
