@@ -44,8 +44,10 @@ Elsewhere it may be a copy that can be seen growing, or may need the old file re
 is not atomic, although the temporary name makes the time short.
 """
 
+_OPENED_BY_WEBDATASET = frozenset({"hf", "sftp"})
+"""Protocols that WebDataset opens itself: by huggingface_hub, by curl."""
+
 _BUFFER = 1 << 16
-_SIGNED_SECONDS = 3600
 
 # Look and write are two steps on most file systems: this makes them one within this process, at least.
 _ONE_AT_A_TIME = threading.Lock()
@@ -65,6 +67,8 @@ class FilesystemStore(StoreBase):
     atomic : False where neither a commit nor a move is known to show only whole files.
     """
 
+    expires: int | None = 3600
+
     def __init__(self, fs: Any, *, protocol: str, base: str | None = None) -> None:
         self.fs = fs
         self.protocol = protocol
@@ -76,15 +80,17 @@ class FilesystemStore(StoreBase):
         return self.base + name
 
     def read_url(self, url: str) -> str:
-        """A signed URL, where the file system can make one.
+        """A signed URL, where the file system can make one, or the URL itself, where WebDataset knows its scheme.
 
         Raises
         ------
-        UsageError : it cannot, so WebDataset has no way to open the URL.
+        UsageError : neither, so WebDataset has no way to open the URL.
         """
+        if self.protocol in _OPENED_BY_WEBDATASET:
+            return url
         with fs_errors(url, "sign a URL for"):
             try:
-                return str(self.fs.sign(self._path(url.removeprefix(self.base)), expiration=_SIGNED_SECONDS))
+                return str(self.fs.sign(self._path(url.removeprefix(self.base)), expiration=self.expires))
             except NotImplementedError as error:
                 raise UsageError(
                     f"WebDataset cannot open '{self.protocol}:' URLs, and they cannot be signed",
