@@ -14,6 +14,7 @@ from atdata_cli.errors import UsageError
 
 __all__ = [
     "LOCAL_INDEX",
+    "MANIFEST",
     "MAX_EXPANSION",
     "Reference",
     "as_name",
@@ -32,6 +33,9 @@ __all__ = [
     "stem",
     "valid_name",
 ]
+
+MANIFEST = "manifest.json"
+"""The file in a dataset's folder that says what it consists of, and stands for it as a reference."""
 
 MAX_EXPANSION = 1_000_000
 """How many names one brace pattern may stand for."""
@@ -264,9 +268,13 @@ def basename(text: str) -> str:
 
 
 def parent(text: str) -> str:
-    """The folder that a path or URL is in, with its slash; empty for a bare name."""
-    head, slash, _ = text.rstrip("/").rpartition("/")
-    return head + slash
+    """The folder that a path or URL is in, with its slash; empty for a bare name.
+
+    For HTTP the query stays behind it, where :func:`join` expects it.
+    """
+    path, query = _split_query(text) if scheme(text) in {"http", "https"} else (text, "")
+    head, slash, _ = path.rstrip("/").rpartition("/")
+    return head + slash + query
 
 
 def stem(text: str) -> str:

@@ -33,7 +33,9 @@ def parse_size(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is no size; 512M, 1GiB and 1GB are")
     number, unit, ending = match.groups()
     factor = _DECIMAL_UNITS[unit + "B"] if unit and ending == "B" else _UNITS[unit]
-    return int(float(number) * factor)
+    if len(number) > 30:
+        raise typer.BadParameter(f"{number[:30]}… is more than any store holds")
+    return int(number) * factor if number.isdecimal() else int(float(number) * factor)
 
 
 def store_options(

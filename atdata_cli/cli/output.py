@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from atdata_cli.errors import AtdataError
+from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
 
 if TYPE_CHECKING:
@@ -55,6 +56,24 @@ def print_error(error: AtdataError, *, as_json: bool) -> None:
     print(f"atdata-cli: {where}{message}{advice}", file=sys.stderr)
 
 
+def _print(text: str) -> None:
+    """Write to stdout, at once.
+
+    A reader that has gone away ends the run with its own exit code, told apart from broken connections, which are
+    ``BrokenPipeError`` too. File names that are not UTF-8, or that the locale cannot show, pass as the bytes they are.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What Python still holds for stdout must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(ExitCode.BROKEN_PIPE) from None
+        raise from_os_error(error, "standard output", doing="write to") from error
+
+
 class Output:
     """How one command talks.
 
@@ -78,11 +97,11 @@ class Output:
     def data(self, lines: Sequence[str]) -> None:
         """Print data, one a line."""
         if lines:
-            sys.stdout.write("\n".join(lines) + "\n")
+            _print("\n".join(lines))
 
     def document(self, document: dict[str, Any]) -> None:
         """Print the one JSON document of ``--json``."""
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        _print(json.dumps(document))
 
     def say(self, text: str, *, style: str = "") -> None:
         """Tell people something."""
@@ -120,17 +139,19 @@ class Output:
         bar = Bar(progress, color=self._color)
         stop = threading.Event()
 
-        def redraw() -> None:
-            while not stop.wait(_REDRAW_SECONDS):
-                bar.update()
+        def draw() -> None:
+            # Begun and ended here too: Ctrl-C interrupts the main thread only, so the cursor always comes back.
+            with suppress(OSError), bar:  # a terminal that is gone ends no run
+                while not stop.wait(_REDRAW_SECONDS):
+                    bar.update()
 
-        thread = threading.Thread(target=redraw, name="progress", daemon=True)
-        with bar:
+        thread = threading.Thread(target=draw, name="progress", daemon=True)
+        try:
             thread.start()
-            try:
-                yield
-            finally:
-                stop.set()
+            yield
+        finally:
+            stop.set()
+            if thread.is_alive():
                 thread.join()
 
 

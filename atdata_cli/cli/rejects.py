@@ -36,6 +36,15 @@ class RejectsWriter:
         except OSError as error:
             raise from_os_error(error, self._path, doing="write to") from error
 
+    def restart(self) -> None:
+        """Forget all: the input is read again from the beginning. What has gone into a pipe is gone."""
+        try:
+            if self._file.seekable():
+                self._file.seek(0)
+                self._file.truncate()
+        except OSError as error:
+            raise from_os_error(error, self._path, doing="write to") from error
+
     def __enter__(self) -> RejectsWriter:
         return self
 

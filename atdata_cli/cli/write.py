@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,24 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from atdata_cli.cli import options as opt
+from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import as_name, is_glob, scheme, stem
+from atdata_cli.refs import MANIFEST, as_name, basename, local_path, parent, scheme, stem
 
 if TYPE_CHECKING:
-    from atdata_cli.shards.feed import Rejects
+    from atdata_cli.shards.feed import Rejects, RejectSink
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.shards.protocols import ShardStore
     from atdata_cli.shards.write import WriteResult
-    from atdata_cli.sources.base import Files, Reject, Source
+    from atdata_cli.sources.base import Files, Source
     from atdata_cli.sources.registry import ReadOptions
     from atdata_cli.stores.base import AbstractDataStore
     from atdata_cli.stores.registry import StoreOptions
 
 __all__ = ["write"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def write(
@@ -137,6 +141,8 @@ class _Operands:
     def default_name(self) -> str:
         """The dataset's name unless ``--name`` says another: from the first source, never from DEST."""
         first = self.sources[0] if self.sources else "-"
+        if basename(first) == MANIFEST:
+            first = parent(first)
         return as_name("" if first == "-" else stem(os.path.abspath(first) if not scheme(first) else first))
 
 
@@ -169,8 +175,13 @@ def _dest(dest: str) -> str:
         raise UsageError(
             "DEST is a folder or a URL prefix, not a tar", url=dest, hint="shards get their names from this program"
         )
-    if not scheme(dest) and os.path.exists(dest) and not os.path.isdir(dest):
-        raise UsageError("DEST is a file; a folder or a URL prefix is needed", url=dest)
+    # Everything that is printed names DEST, one URL a line.
+    if _CONTROL.search(dest):
+        raise UsageError("DEST holds control characters", url=dest)
+    if scheme(dest) in ("", "file"):
+        path = local_path(dest)
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise UsageError("DEST is a file; a folder or a URL prefix is needed", url=dest)
     return dest
 
 
@@ -211,6 +222,7 @@ class _Write:
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
+        import_webdataset()
         from atdata_cli.shards.feed import Progress, Rejects
         from atdata_cli.shards.protocols import ShardStore
         from atdata_cli.shards.write import write as write_shards
@@ -296,14 +308,16 @@ class _Write:
         return ExitCode.REJECTED if rejects.count else ExitCode.DONE
 
     @contextmanager
-    def _reject_sink(self) -> Iterator[Callable[[Reject], None] | None]:
+    def _reject_sink(self) -> Iterator[RejectSink | None]:
         if self.rejects_file is None or self.dry_run:
             yield None
             return
         from atdata_cli.cli.rejects import RejectsWriter
 
+        if os.path.realpath(self.rejects_file) in map(os.path.realpath, self.operands.sources):
+            raise UsageError("--rejects would overwrite a SOURCE", url=self.rejects_file)
         with RejectsWriter(self.rejects_file) as writer:
-            yield writer.write
+            yield writer
 
     def _check(self, rejects: Rejects) -> None:
         if rejects.failing:
@@ -311,7 +325,9 @@ class _Write:
             raise rejects.error()
 
     def _list(self, rejects: Rejects) -> None:
-        """Name every reject of a run that fails."""
+        """Name every reject of a run that fails; a single one is what the error says already."""
+        if rejects.failing and rejects.count == 1:
+            return
         for reject in rejects.listed:
             self.output.problem(f"{reject.where}: {reject.reason}")
 
@@ -321,7 +337,8 @@ class _Write:
         if self.output.as_json:
             self.output.document(_document(result, store))
         else:
-            self.output.data([store.url(name) for name, _ in result.shards()])
+            if not self.output.quiet:
+                self.output.data([store.url(name) for name, _ in result.shards()])
             self._summarise(result, store)
         if rejects.count and result.status != "unchanged":
             self._tell_rejected(rejects)
@@ -356,14 +373,16 @@ class _Write:
 
 def _check_apart(source: str, dest: str) -> None:
     """Refuse to write into what is read: the shards would become part of the next run's input."""
-    if source == "-" or is_glob(source) or scheme(source) != scheme(dest):
+    source_scheme, dest_scheme = (scheme(place).removeprefix("file") for place in (source, dest))
+    if source == "-" or source_scheme != dest_scheme:
         return
-    if scheme(source):
+    if source_scheme:
         inner, outer = dest.rstrip("/") + "/", source.rstrip("/") + "/"
     else:
+        source, dest_path = local_path(source), local_path(dest)
         if not os.path.isdir(source):
             return
-        inner, outer = (os.path.join(os.path.realpath(path), "") for path in (dest, source))
+        inner, outer = (os.path.join(os.path.realpath(path), "") for path in (dest_path, source))
     if inner.startswith(outer):
         raise UsageError("DEST is inside SOURCE", url=dest, hint="choose a DEST outside it")
 

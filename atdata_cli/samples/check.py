@@ -90,7 +90,7 @@ class RowSchema:
             if checked.get(name) is not None:
                 try:
                     checked[name] = convert(checked[name])
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, OverflowError) as error:
                     raise Unencodable(f"field {name!r}: {error}") from error
         return {name: checked.get(name) for name in self.fields}
 
@@ -101,8 +101,9 @@ def _compile(document: Mapping[str, Any], converted: set[str]) -> Callable[[Any]
     plain = dict(document)
     plain["properties"] = {name: {} if name in converted else schema for name, schema in document["properties"].items()}
     plain.pop("$id", None)  # nothing is ever fetched, so a base URL has no use
-    # Without handlers for remote references the compiler cannot open a URL.
-    validate = fastjsonschema.compile(plain, handlers={"http": _no_fetch, "https": _no_fetch}, use_default=False)
+    # The compiler gives any other scheme to urllib, which opens these.
+    handlers = dict.fromkeys(("http", "https", "ftp", "file", "data", ""), _no_fetch)
+    validate = fastjsonschema.compile(plain, handlers=handlers, use_default=False)
 
     def check(row: Any) -> None:
         try:

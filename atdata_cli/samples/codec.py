@@ -70,10 +70,14 @@ def plain_value(value: Any) -> Any:
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
             return array_to_bytes(value)
+        if isinstance(value, numpy.datetime64):
+            return str(value)  # ISO 8601; item() gives a bare number for nanoseconds
         if isinstance(value, numpy.generic):
             return value.item()
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
+    if isinstance(value, int):
+        raise Unencodable("an integer beyond 64 bits")
     name = type(value).__name__
     if hasattr(value, "isoformat"):
         return value.isoformat()
@@ -108,7 +112,7 @@ def explain(error: Exception) -> str:
         return "an integer beyond 64 bits"
     if isinstance(error, UnicodeError):
         return "text with a lone surrogate, which is not valid Unicode"
-    if isinstance(error, RecursionError) or "recursion" in str(error):
+    if isinstance(error, RecursionError) or "recursion" in str(error).lower():
         return "nested too deeply"
     return str(error) or type(error).__name__
 
@@ -146,7 +150,7 @@ def bytes_to_array(data: bytes) -> np.ndarray[Any, Any] | None:
     if data.startswith(_NPY_MAGIC):
         try:
             loaded: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError):
+        except Exception:  # the header is Python text: a hostile one raises errors of every kind, MemoryError too
             return None
         return loaded
     if len(data) < 2 or not _ARRAY_DTYPE.fullmatch(data, 1, 1 + data[0]):

@@ -14,7 +14,7 @@ from itertools import chain
 from math import isfinite
 from typing import Any
 
-from atdata_cli.samples.codec import Unencodable
+from atdata_cli.samples.codec import Unencodable, plain_value
 
 __all__ = ["FieldStats", "MemberStats", "json_schema", "member_kind", "member_schema", "observe_rows"]
 
@@ -33,13 +33,22 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
     "array": {"type": "array"},
 }
 
+_PACKED_AS_BASE = (str, int, float, list, tuple, dict, bytes)
+
 Range = tuple[float, float]
 
 
 def _widen(a: Range | None, b: Range | None) -> Range | None:
+    """The range of both.
+
+    Of an integer and an equal float the integer is kept, whichever came first: they look different as JSON, and the
+    manifest must not tell how the input was cut.
+    """
     if a is None or b is None:
         return a or b
-    return min(a[0], b[0]), max(a[1], b[1])
+    low = a[0] if a[0] < b[0] or (a[0] == b[0] and isinstance(a[0], int)) else b[0]
+    high = a[1] if a[1] > b[1] or (a[1] == b[1] and isinstance(a[1], int)) else b[1]
+    return low, high
 
 
 @dataclass(slots=True)
@@ -70,7 +79,8 @@ class FieldStats:
 
         Raises
         ------
-        Unencodable : for a map whose keys are no strings; no reader of the samples could take it.
+        Unencodable : for a map whose keys are no strings; no reader of the samples could take it. Maps inside maps are
+            the sources' care: those of JSON have no other keys, and looking costs a third more.
         """
         types = set(map(type, column))
         if len(types) == 1:
@@ -91,7 +101,8 @@ class FieldStats:
             self._add("number", values)
             finite = list(filter(isfinite, values))
             if finite:
-                self.range = _widen(self.range, (min(finite), max(finite)))
+                # Adding zero makes 0.0 of -0.0, which is equal but looks different.
+                self.range = _widen(self.range, (min(finite) + 0.0, max(finite) + 0.0))
         elif kind is bool:
             self._add("boolean", values)
         elif kind is list or kind is tuple:
@@ -103,7 +114,7 @@ class FieldStats:
         elif kind in (bytes, bytearray):
             self._add("bytes", values, lengths=True)
         else:
-            self._observe_array(kind, values)
+            self._observe_other(kind, values, depth)
 
     def _add(self, kind: str, values: Sequence[Any], *, lengths: bool = False) -> None:
         self.kinds[kind] = self.kinds.get(kind, 0) + len(values)
@@ -125,7 +136,7 @@ class FieldStats:
         if set(map(type, chain.from_iterable(values))) - {str}:
             raise Unencodable("a map with keys that are not text")
 
-    def _observe_array(self, kind: type, values: Sequence[Any]) -> None:
+    def _observe_other(self, kind: type, values: Sequence[Any], depth: int) -> None:
         numpy = sys.modules.get("numpy")
         if numpy is not None and issubclass(kind, numpy.ndarray):
             self._add("ndarray", values)
@@ -136,7 +147,12 @@ class FieldStats:
             for shape in {value.shape for value in values}:
                 self._merge_shape(shape)
         elif numpy is not None and issubclass(kind, numpy.generic):
-            self.observe([value.item() for value in values])
+            self.observe(list(map(plain_value, values)))
+        elif issubclass(kind, _PACKED_AS_BASE):  # msgpack writes named tuples, ordered maps and enums as their base
+            base = next(base for base in _PACKED_AS_BASE if issubclass(kind, base))
+            self._observe_type(base, list(map(base, values)), depth)
+        elif kind is memoryview:
+            self._observe_type(bytes, list(map(bytes, values)), depth)
         else:  # dates, decimals and the like, which are written as text
             self._add("string", values)
 

@@ -13,10 +13,10 @@ from atdata_cli.errors import AtdataError
 
 __all__ = ["UniqueKeys"]
 
-# Keys kept in memory before they go to disk: some 50 MB with their places.
-_IN_MEMORY = 250_000
+# Keys kept in memory before they go to disk: some 20 MB with their places.
+_IN_MEMORY = 100_000
 # One byte a slot. A fuller filter asks the disk more often; it never gives a wrong answer.
-_FILTER_SLOTS = 1 << 26
+_FILTER_SLOTS = 1 << 25
 _CACHE_KIB = 32 * 1024
 
 

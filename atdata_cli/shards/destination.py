@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import join
 from typing import Any, Literal
@@ -56,9 +56,10 @@ class Destination:
             if _job_id(state) != job.id:
                 raise OccupiedError("it holds another job's unfinished dataset", url=self.url, hint=_LEAVE)
             return "unfinished", None
-        for item in self.store.list(self.prefix):
-            if _SHARD.fullmatch(item.name):
-                raise OccupiedError("it holds shards without a manifest", url=self.store.url(item.name), hint=_LEAVE)
+        for name in self._names():
+            if _SHARD.fullmatch(name):
+                what = "a folder in it holds shards" if "/" in name else "it holds shards without a manifest"
+                raise OccupiedError(what, url=self.store.url(self.name(name)), hint=_LEAVE)
         return "nothing", None
 
     def _check_same(self, manifest: Manifest, job: Job) -> None:
@@ -85,12 +86,41 @@ class Destination:
                 "another run is writing here", url=self.url, hint="wait for it to end, then run the command again"
             )
 
-    def clear(self) -> None:
-        """Remove what an unfinished job of ours left: its shards, then its mark."""
-        for item in list(self.store.list(self.prefix)):
-            if _SHARD.fullmatch(item.name):
-                self.store.delete(item.name)
+    def clear(self, job: Job) -> None:
+        """Remove what an unfinished *job* of ours left: its shards and its splits' manifests, then its mark.
+
+        A job writes into the prefix and, for splits, into folders right below it. A folder that has a mark, or a
+        manifest of another job, has become somebody else's since, and is left alone.
+        """
+        folders: dict[str, list[str]] = {}
+        for relative in self._names():
+            folder, slash, name = relative.partition("/")
+            folders.setdefault(folder if slash else "", []).append(name or folder)
+        for folder, names in folders.items():
+            ours = [name for name in names if "/" not in name and _SHARD.fullmatch(name)]
+            if folder:
+                ours += [name for name in names if name == MANIFEST]
+            if not folder or (ours and self._is_split(folder, names, job)):
+                for name in ours:
+                    self.store.delete(self.name(join(folder, name)))
         self.release()
+
+    def _names(self) -> Iterator[str]:
+        """Names of all that the prefix holds, relative to it."""
+        below = len(join(self.prefix.strip("/"), ""))
+        return (item.name[below:] for item in self.store.list(self.prefix))
+
+    def _is_split(self, folder: str, names: Sequence[str], job: Job) -> bool:
+        if _JOB in names:
+            return False
+        text = self.store.read(self.name(join(folder, MANIFEST))) if MANIFEST in names else None
+        if text is None:
+            return True
+        try:
+            manifest = Manifest.loads(text, url=self.store.url(self.name(join(folder, MANIFEST))))
+        except IntegrityError:
+            return False
+        return manifest.job == job.id and manifest.split == folder
 
     def release(self) -> None:
         """Remove the mark."""
@@ -133,10 +163,13 @@ class Destination:
 
 
 def _job_id(state: bytes) -> str | None:
+    import orjson  # json would raise RecursionError for what nests deeply
+
     try:
-        job = json.loads(state)["job"]
-    except (ValueError, TypeError, KeyError):
+        document = orjson.loads(state)
+    except orjson.JSONDecodeError:
         return None
+    job = document.get("job") if isinstance(document, dict) else None
     return job if isinstance(job, str) else None
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, DataError, UsageError
 from atdata_cli.samples.check import RowSchema
@@ -31,6 +31,7 @@ from atdata_cli.shards.writer import member_bytes
 from atdata_cli.sources.base import (
     Preflight,
     Reject,
+    Row,
     RowBatch,
     RowSource,
     Sample,
@@ -39,7 +40,7 @@ from atdata_cli.sources.base import (
     Value,
 )
 
-__all__ = ["Feed", "Progress", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
+__all__ = ["Feed", "Progress", "RejectSink", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
 
 # How much of the rows is looked at before the first shard: enough for stable sizes, little enough to hold.
 _HEAD_RECORDS = 10_000
@@ -72,6 +73,16 @@ class Progress:
     activity: str = "writing"
 
 
+class RejectSink(Protocol):
+    """Where rejects are written down."""
+
+    def write(self, reject: Reject, /) -> None:
+        """Take one."""
+
+    def restart(self) -> None:
+        """Forget all: the input is read again from the beginning."""
+
+
 class Rejects:
     """Collects what cannot become a sample, and decides when it is too much.
 
@@ -79,12 +90,10 @@ class Rejects:
     ----------
     skip : whether the run goes on without the rejected samples.
     limit : how many are too many; None for no limit while skipping.
-    sink : told of each, for ``--rejects FILE``.
+    sink : takes each, for ``--rejects FILE``.
     """
 
-    def __init__(
-        self, *, skip: bool = False, limit: int | None = None, sink: Callable[[Reject], None] | None = None
-    ) -> None:
+    def __init__(self, *, skip: bool = False, limit: int | None = None, sink: RejectSink | None = None) -> None:
         self.skip = skip
         self.count = 0
         self.listed: list[Reject] = []
@@ -107,7 +116,7 @@ class Rejects:
         if len(self.listed) < _MAX_LISTED:
             self.listed.append(reject)
         if self._sink is not None:
-            self._sink(reject)
+            self._sink.write(reject)
         if self._limit is not None and self.count > self._limit:
             raise DataError(f"more than {self._limit} samples rejected (--max-errors)", url=reject.where)
         if not self.skip and self.count >= _MAX_LISTED:
@@ -125,6 +134,8 @@ class Rejects:
         """Forget all: the source is read again from the beginning."""
         self.count = 0
         self.listed.clear()
+        if self._sink is not None:
+            self._sink.restart()
 
 
 @dataclass
@@ -305,9 +316,15 @@ class RowFeed(Feed):
         options = self.options
         named: list[tuple[str, str | None]] = [("--embed", name) for name in options.embed]
         named += [("--split-by", options.split_by), ("--split-from", options.split_from)]
+        if self._template is not None and options.fields is None and options.schema is None:
+            named += [("--key", name) for name in self._template.fields]
         for option, name in named:
-            if name is not None and known and name not in known:
-                raise _no_such_field(option, name, known)
+            if name is None or not known or name in known:
+                continue
+            if options.fields is not None or options.schema is not None:
+                kept = "--fields" if options.fields is not None else "--schema"
+                raise UsageError(f"{option}: the field {name!r} is not among those that {kept} keeps")
+            raise _no_such_field(option, name, known)
 
     def _read_head(self) -> None:
         self._rest = self.source.batches()
@@ -346,6 +363,7 @@ class RowFeed(Feed):
                 if len(sizes) >= most:
                     return sizes
                 try:
+                    row = self._fitted(row)
                     if self.encoding == "files":
                         fields = members(row, self._embedder, batch.file)
                         sizes.append(sum(member_bytes(f"{0:010d}.{name}", _length(v)) for name, v in fields.items()))
@@ -356,6 +374,12 @@ class RowFeed(Feed):
                 except ENCODE_ERRORS:
                     continue
         return sizes
+
+    def _fitted(self, row: Row) -> Row:
+        """A row as it will be written: with every known field, whether it has it or not."""
+        if self._schema is not None:
+            return self._schema.apply(row)
+        return {name: row.get(name) for name in self._fields or ()}
 
     def run(self, writer_of: WriterOf) -> None:
         """See :class:`Feed`.

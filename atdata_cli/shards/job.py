@@ -120,12 +120,15 @@ class WriteOptions:
         return {
             option.name: getattr(self, option.name)
             for option in fields(self)
-            if option.name not in _NO_BYTES and getattr(self, option.name) != option.default
+            if option.name not in _NO_BYTES
+            and getattr(self, option.name) not in (option.default, _SAME_AS_NONE.get(option.name))
         }
 
 
 # Options that decide whether a run succeeds, never what its shards hold.
 _NO_BYTES = {"on_error", "max_errors", "min_samples", "allow_empty", "embed_root"}
+# Defaults that may also be given as what they stand for.
+_SAME_AS_NONE = {"max_count": DEFAULT_MAX_COUNT, "max_size": DEFAULT_MAX_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,5 +158,9 @@ class Job:
         return cls(digest.hexdigest(), identity)
 
 
+# Made once: json.dumps would make one for each of a million files.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")

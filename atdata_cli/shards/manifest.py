@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atdata_cli.errors import IntegrityError
+from atdata_cli.errors import IntegrityError, UsageError
+from atdata_cli.refs import MANIFEST
+from atdata_cli.shards.plan import check_split_name
 
 __all__ = ["FORMAT", "MANIFEST", "VERSION", "Manifest", "ShardRow", "SplitRow"]
 
 FORMAT = "atdata-manifest"
 VERSION = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +136,65 @@ class Manifest:
             )
         try:
             return cls._from_document(document)
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise IntegrityError(f"the manifest is damaged: {error}", url=url) from error
 
     @classmethod
     def _from_document(cls, document: Mapping[str, Any]) -> Manifest:
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        known["shards"] = tuple(_shard_row(row) for row in document.get("shards", ()))
-        if known.get("splits") is not None:
+        optional = {
+            name: kind
+            for name, kind in (_OPTIONAL | _NULLABLE).items()
+            if name in document and not (name in _NULLABLE and document[name] is None)
+        }
+        known = _typed(document, _REQUIRED | optional)
+        known["shards"] = tuple(_shard_row(row) for row in known.get("shards", ()))
+        if "splits" in known:
             known["splits"] = {
-                name: SplitRow(**{key: row[key] for key in SplitRow.__dataclass_fields__})
-                for name, row in known["splits"].items()
+                _split_name(name): SplitRow(**_typed(row, _SPLIT_ROW)) for name, row in known["splits"].items()
             }
         return cls(**known)
 
 
-def _shard_row(row: Mapping[str, Any]) -> ShardRow:
-    parsed = ShardRow(**{key: row[key] for key in ShardRow.__dataclass_fields__})
+_REQUIRED = {"name": str, "samples": int, "bytes": int, "payload": int, "encoding": str, "job": str}
+_OPTIONAL = {"shards": list, "fields": dict, "schema": dict, "rejected": int, "options": dict}
+_NULLABLE = {"compression": str, "split": str, "splits": dict}
+_SHARD_ROW = {"name": str, "samples": int, "bytes": int, "sha256": str, "first_key": str, "last_key": str}
+_SPLIT_ROW = {"manifest": str, "sha256": str, "samples": int, "bytes": int, "payload": int, "shards": int}
+_LARGEST = (1 << 63) - 1
+
+
+def _typed(row: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The values of *row* that *kinds* names, each of the type that it must have; numbers are counts.
+
+    Raises
+    ------
+    ValueError : one is missing or something else.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"{_shown(row)} is no JSON object")  # noqa: TRY004 - every damage is one error
+    for name, kind in kinds.items():
+        value = row.get(name)
+        if type(value) is not kind or (isinstance(value, int) and not 0 <= value <= _LARGEST):
+            raise ValueError(f'"{name}" is {"missing" if value is None else _shown(value)}')
+    return {name: row[name] for name in kinds}
+
+
+def _shard_row(row: Any) -> ShardRow:
+    parsed = ShardRow(**_typed(row, _SHARD_ROW))
     # Names are relative to the manifest, in one folder: anything else would reach outside the dataset.
-    if not parsed.name or "/" in parsed.name or "\\" in parsed.name or parsed.name.startswith("."):
-        raise ValueError(f"{parsed.name!r} is no shard name")
+    unsafe = "/" in parsed.name or "\\" in parsed.name or parsed.name.startswith(".") or not parsed.name.isprintable()
+    if not parsed.name or unsafe:
+        raise ValueError(f"{_shown(parsed.name)} is no shard name")
     return parsed
+
+
+def _split_name(name: str) -> str:
+    try:
+        return check_split_name(name)
+    except UsageError as error:
+        raise ValueError(f"{_shown(name)} is no split name") from error
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

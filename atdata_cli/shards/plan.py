@@ -10,10 +10,20 @@ from dataclasses import dataclass
 
 from atdata_cli.errors import UsageError
 
-__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_COUNT", "Limits", "Splits", "even_limits", "shard_name"]
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "DEFAULT_MAX_COUNT",
+    "MAX_SPLITS",
+    "Limits",
+    "Splits",
+    "check_split_name",
+    "even_limits",
+    "shard_name",
+]
 
 DEFAULT_MAX_COUNT = 10_000
 DEFAULT_MAX_BYTES = 1 << 30
+MAX_SPLITS = 100  # each has an open shard, with a buffer and a file or upload of its own
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -150,8 +160,10 @@ def check_split_name(name: str) -> str:
     ------
     UsageError : otherwise.
     """
-    if not _SPLIT_NAME.fullmatch(name) or name.startswith("shard-"):
+    # Its folder is beside the root manifest and, on a disk that ignores case, must not be it.
+    if not _SPLIT_NAME.fullmatch(name) or name.startswith("shard-") or name.lower() == "manifest.json":
         raise UsageError(
-            f"{name!r} cannot name a split", hint="letters, digits, '.', '_' and '-', at most 64, not 'shard-…'"
+            f"{name!r} cannot name a split",
+            hint="letters, digits, '.', '_' and '-', at most 64, not 'shard-…' or 'manifest.json'",
         )
     return name

@@ -188,13 +188,15 @@ class ShardWriter:
     def abort(self) -> None:
         """Give up the shard that is open; what is committed already stays."""
         shard, self._open = self._open, None
-        if shard is not None and shard.stream is not None:
-            shard.tar.drop()
-            shard.stream.abort()
-        if self._committing is not None:
-            _, future = self._committing
-            self._committing = None
-            future.exception()  # wait: it commits, or cleans up after itself
+        try:
+            if shard is not None and shard.stream is not None:
+                shard.tar.drop()
+                shard.stream.abort()
+        finally:
+            if self._committing is not None:
+                _, future = self._committing
+                self._committing = None
+                future.exception()  # wait: it commits, or cleans up after itself
 
     def _current(self) -> _OpenShard:
         if self._open is None:
@@ -202,9 +204,12 @@ class ShardWriter:
             if self._store is None:
                 self._open = _OpenShard(name, TarCounter())
             else:
-                sink = self._store.create(join(self._prefix, name))
-                stream = ShardStream(sink, self._pipeline, gzip=self._gzip)
-                self._open = _OpenShard(name, TarWriter(stream), stream)
+                stream = ShardStream(self._store.create(join(self._prefix, name)), self._pipeline, gzip=self._gzip)
+                try:
+                    self._open = _OpenShard(name, TarWriter(stream), stream)
+                except BaseException:  # an interrupt while it waits for a buffer
+                    stream.abort()
+                    raise
         return self._open
 
     def _finish_if_full(self) -> None:

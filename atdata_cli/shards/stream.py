@@ -19,7 +19,9 @@ from atdata_cli.shards.protocols import Chunk, ShardSink
 __all__ = ["BUFFER_BYTES", "Pipeline", "ShardStream", "Stored"]
 
 BUFFER_BYTES = 8 << 20
-_BUFFERS = 4
+_ON_THEIR_WAY = 3  # buffers besides the one that each open shard is filling
+_SMALL_BUFFER_BYTES = 1 << 20
+_LARGE_BUFFERS = 8  # with many shards open at a time, of as many splits, the further buffers are small
 # Deflate at its default level; a fixed level and an empty header make the bytes depend on zlib alone.
 _GZIP_LEVEL = 6
 _GZIP_WINDOW = 31  # the largest window, with a gzip header: no name, no time
@@ -49,12 +51,24 @@ class Pipeline:
         self.committing = ThreadPoolExecutor(1, "commit")
         self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
         self._made = 0
+        self._open = 0
+
+    def opened(self) -> None:
+        """Make room for one more shard: it holds a buffer until it ends, and must never wait for another shard's."""
+        self._open += 1
+
+    def ended(self) -> None:
+        """One shard less is open."""
+        self._open -= 1
 
     def take(self) -> bytearray:
-        """A buffer of ``BUFFER_BYTES``; waits while all are on their way to the store, which bounds the memory."""
-        if self._made < _BUFFERS and self._buffers.empty():
+        """A buffer to fill; waits while enough are on their way to the store, which bounds the memory.
+
+        Called by the one thread that feeds all shards, which holds none for the shard that asks.
+        """
+        if self._made < self._open + _ON_THEIR_WAY and self._buffers.empty():
             self._made += 1
-            return bytearray(BUFFER_BYTES)
+            return bytearray(BUFFER_BYTES if self._made <= _LARGE_BUFFERS else _SMALL_BUFFER_BYTES)
         return self._buffers.get()
 
     def give_back(self, buffer: bytearray) -> None:
@@ -83,6 +97,7 @@ class ShardStream:
         self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW) if gzip else None
         self._last: Future[None] | None = None
         self._failure: BaseException | None = None
+        pipeline.opened()
 
     def take(self) -> bytearray:
         """A buffer to fill and pass to :meth:`send`."""
@@ -122,6 +137,7 @@ class ShardStream:
 
     def finish(self) -> Future[Stored]:
         """Commit once all bytes have arrived; the result tells what is stored, or raises what went wrong."""
+        self._pipeline.ended()
         return self._pipeline.committing.submit(self._commit)
 
     def _commit(self) -> Stored:
@@ -139,6 +155,7 @@ class ShardStream:
 
     def abort(self) -> None:
         """Stop, and leave nothing in the store."""
+        self._pipeline.ended()
         self._drain()
         self._sink.abort()
 

@@ -17,7 +17,7 @@ from atdata_cli.shards.encode import NewFields
 from atdata_cli.shards.feed import Feed, Progress, Rejects, RowFeed, make_feed
 from atdata_cli.shards.job import Job, WriteOptions
 from atdata_cli.shards.manifest import MANIFEST, Manifest, ShardRow, SplitRow
-from atdata_cli.shards.plan import Limits, even_limits
+from atdata_cli.shards.plan import MAX_SPLITS, Limits, even_limits
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink, ShardStore
 from atdata_cli.shards.series import FinishedShard, ShardWriter
 from atdata_cli.shards.stream import Pipeline
@@ -111,6 +111,10 @@ class _Run:
             def writer_of(split: str | None) -> ShardWriter:
                 writer = self.finished.get(split)
                 if writer is None:
+                    if len(self.finished) == MAX_SPLITS:
+                        raise UsageError(
+                            f"there are more than {MAX_SPLITS} splits", hint="split by a field that has few values"
+                        )
                     writer = self.finished[split] = ShardWriter(
                         store,
                         join(self.destination.prefix, split or ""),
@@ -134,7 +138,8 @@ class _Run:
                 return {split: writer.close() for split, writer in self.finished.items()}
             except BaseException:
                 for writer in self.finished.values():
-                    writer.abort()
+                    with suppress(AtdataError):  # the first error is the one to tell; the other shards end, too
+                        writer.abort()
                 raise
 
     def _on_shard(self, shard: FinishedShard) -> None:
@@ -253,7 +258,7 @@ def write(
         progress.activity = "planning"
         return _result(run, _repeat(run, None), "planned", checked.warnings)
     if held == "unfinished":
-        destination.clear()
+        destination.clear(job)
     destination.begin(job)
     return _stored(run, checked.warnings)
 
@@ -269,7 +274,7 @@ def _stored(run: _Run, warnings: Sequence[str]) -> WriteResult:
         # What a later run can finish stays, marked as unfinished; after anything else nothing does.
         if not isinstance(error, TemporaryError | OccupiedError):
             with suppress(AtdataError):  # the first error is the one to tell
-                run.destination.clear()
+                run.destination.clear(run.job)
         raise
     run.destination.release()
     return result

@@ -7,7 +7,7 @@ import functools
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from atdata_cli.errors import AtdataError, DataError, MissingExtraError, UsageError, from_os_error
 from atdata_cli.sources.base import Files, InputFile, Reject, RowBatch
@@ -93,6 +93,16 @@ def _errors(item: InputFile, kind: str) -> Iterator[None]:
         raise from_os_error(error, item.url, doing="read") from error
 
 
+def _check_seekable(handle: BinaryIO, item: InputFile, kind: str) -> None:
+    """Raise if *handle* can only be read from the first byte on, as from a web server without ranges."""
+    if not handle.seekable():
+        raise UsageError(
+            f"{kind} cannot be read in one pass, and its server sends no ranges: the index is at the end of the file",
+            url=item.url,
+            hint="download it first, and name the file",
+        )
+
+
 def _corrupt(item: InputFile, kind: str, error: Exception) -> DataError:
     reason = " ".join(str(error).split())[:300]
     return DataError(f"cannot be read as {kind}: {reason}", url=item.url, hint="is it whole? make or fetch it again")
@@ -150,6 +160,7 @@ class ParquetSource(_Columnar):
         import pyarrow.parquet as pq
 
         with _errors(item, self._format), self.files.open(item.url) as handle:
+            _check_seekable(handle, item, self._format)
             file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_BUFFER)
             yield file
 
@@ -242,7 +253,9 @@ class ArrowSource(_Columnar):
                     hint="write it to an uncompressed file first, or make a stream: pyarrow.ipc.new_stream",
                 )
             else:
-                yield pyarrow.ipc.open_file(stack.enter_context(self.files.open(item.url)))
+                whole = stack.enter_context(self.files.open(item.url))
+                _check_seekable(whole, item, "an Arrow file")
+                yield pyarrow.ipc.open_file(whole)
 
     def _read(self) -> Iterator[RowBatch]:
         meter = self._meter = Meter()

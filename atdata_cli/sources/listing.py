@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from atdata_cli.errors import NotFoundError, UsageError
+from atdata_cli.refs import MANIFEST, basename
 from atdata_cli.samples.keys import check_field, check_key, split_name
 from atdata_cli.sources.base import FileInfo, Files, Reject
 from atdata_cli.sources.fieldcheck import examples, renamed, splits_unexpectedly
 
 __all__ = ["Listing", "PlannedFile"]
-
-_MANIFEST = "manifest.json"
 
 
 class PlannedFile(NamedTuple):
@@ -92,7 +91,7 @@ class Listing:
         if info is None:
             raise NotFoundError("no such file or folder", url=root)
         if info.kind == "file":
-            name = info.url.rstrip("/").rpartition("/")[2]
+            name = basename(info.url)
             self._bases.append(info.url.removesuffix(name))
             self._add_file(name, info)
         elif info.kind == "folder":
@@ -134,7 +133,7 @@ class Listing:
         for name, info in self._files.walk(root):
             if info.kind == "folder" or not self._wanted(name):
                 continue
-            if name == _MANIFEST:
+            if name == MANIFEST:
                 self._manifests.append(info.url)
                 continue
             if info.kind == "other":
@@ -148,8 +147,11 @@ class Listing:
         self._hidden += self._files.hidden() - hidden
 
     def _add_file(self, name: str, info: FileInfo) -> None:
+        root = len(self._bases) - 1
+        if self._bases[root] + name != info.url:  # an HTTP URL with a query, or with encoded characters
+            self._odd_urls[root, name] = info.url
         if self._wanted(name):
-            self._add_named(len(self._bases) - 1, name, info)
+            self._add_named(root, name, info)
 
     def _add_named(self, root: int, name: str, info: FileInfo) -> None:
         split = split_name(name)

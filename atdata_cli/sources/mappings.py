@@ -108,6 +108,13 @@ def _bad_row(item: Any) -> str | None:
         return f"a sample is a mapping of field to value, not {type(item).__name__}"
     if not all(isinstance(name, str) for name in item):
         return "a field's name is not text"
+    level = list(item.values())
+    while level:
+        inner = [value for value in level if isinstance(value, dict)]
+        if not all(isinstance(name, str) for value in inner for name in value):
+            return "a map with keys that are not text"  # which msgpack writes, but no reader takes
+        items = [value for value in level if isinstance(value, list | tuple)]
+        level = [*chain.from_iterable(items), *chain.from_iterable(value.values() for value in inner)]
     return None
 
 
@@ -130,16 +137,29 @@ class MappingSamples(SampleSource):
         unique = UniqueKeys()
         for number, item in enumerate(self._items):
             where = f"sample {number + 1}"
-            key = str(item.get("__key__", f"{number:010d}"))
+            reason = _bad_row(item) or _bad_bytes(item)
+            if reason:
+                self.on_reject(Reject(where, reason, record=repr(item)[:1000]))
+                continue
+            key = item.get("__key__", f"{number:010d}")
             fields = {name: bytes(value) for name, value in item.items() if not name.startswith("__")}
             reason = check_key(key) or next(filter(None, map(check_field, fields)), None)
-            repeated = None if reason else unique.add_many([key], [where])
-            if repeated:
-                reason = f"duplicate key {key!r}, first at {repeated[0][1]}"
+            first = None if reason else unique.add(key, where)
+            if first is not None:
+                reason = f"duplicate key {key!r}, first at {first}"
             if reason:
                 self.on_reject(Reject(where, reason, key=key))
             else:
                 yield Sample(key, fields, where)
+
+
+def _bad_bytes(item: Mapping[str, Any]) -> str | None:
+    if not isinstance(item.get("__key__", ""), str):
+        return f"the __key__ is {type(item['__key__']).__name__}, not text"
+    for name, value in item.items():
+        if not name.startswith("__") and not isinstance(value, bytes | bytearray | memoryview):
+            return f"field {name!r} is {type(value).__name__}, although all of the first sample are bytes"
+    return None
 
 
 def _is_bytes_sample(item: Any) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
-from atdata_cli.refs import basename, expand_braces, is_glob, refuse_unsafe
+from atdata_cli.refs import MANIFEST, basename, expand_braces, is_glob, parent, refuse_unsafe
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
+from atdata_cli.sources.patterns import name_filter
 
 __all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "is_tar", "open_source"]
 
@@ -146,9 +147,13 @@ class _Finder:
     def _one(self, url: str, info: FileInfo) -> _Found:
         if info.kind == "folder":
             return self._folder(url)
+        if basename(url) == MANIFEST and self._options.kind in (None, TAR):
+            shards = self._dataset_shards(parent(url) or "./")
+            if shards is not None:  # else it is another program's
+                return _Found(url, TAR, tuple(shards))
         if info.kind != "file" and self._options.kind is None:
             raise UsageError("this is a device or pipe: say what it holds with --from FORMAT", url=url)
-        kind = self._options.kind or _kind_of(url)
+        kind = self._options.kind or _kind_of(basename(url))  # of an HTTP URL without its query
         return _Found(url, kind, (InputFile(basename(url), url, info.size),))
 
     def _folder(self, url: str) -> _Found:
@@ -156,32 +161,37 @@ class _Finder:
             shards = self._dataset_shards(url)
             if shards is not None:
                 return _Found(url, TAR, tuple(shards))
-        if self._options.kind == FILES or self._options.include or self._options.exclude or self._options.join:
-            if self._options.kind not in (None, FILES):
-                return self._folder_of(url, self._options.kind)
+        kind = self._options.kind or (FILES if self._options.join else self._kind_inside(url))
+        if kind == FILES:
             return _Found(url, FILES)
-        kinds: set[str] = set()
-        for relative, info in self._files.walk(url):
-            if info.kind == "file":
-                kinds.add(_kind_of(relative))
-                if len(kinds) > 1 and self._options.kind is None:
-                    raise UsageError(
-                        f"the folder mixes {' and '.join(sorted(kinds))}: say what it is with --from FORMAT",
-                        url=url,
-                        hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
-                    )
-        kind = self._options.kind or next(iter(kinds), FILES)
-        return _Found(url, FILES) if kind == FILES else self._folder_of(url, kind)
-
-    def _folder_of(self, url: str, kind: str) -> _Found:
-        """All files of one kind in a folder."""
-        listed = [
-            (relative, info)
-            for relative, info in self._files.walk(url)
-            if info.kind == "file" and _kind_of(relative) == kind
-        ]
+        listed = list(self._listed(url))
+        # Where no name tells the kind (part-00000), --from FORMAT speaks for all of them.
+        listed = [item for item in listed if _kind_of(item[0]) == kind] or listed
+        if not listed:
+            raise NotFoundError(f"there are no {kind} files in this folder", url=url)
         listed.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
         return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
+
+    def _kind_inside(self, url: str) -> str:
+        """The one kind of all files in a folder."""
+        kinds: set[str] = set()
+        for relative, _ in self._listed(url):
+            kinds.add(_kind_of(relative))
+            if len(kinds) > 1:
+                raise UsageError(
+                    f"the folder mixes {' and '.join(sorted(kinds))}: say what it is with --from FORMAT",
+                    url=url,
+                    hint="--from files takes every file as it is; --join FILE --on FIELD adds a table's columns",
+                )
+        return next(iter(kinds), FILES)
+
+    def _listed(self, url: str) -> Iterator[tuple[str, FileInfo]]:
+        """The files of a folder that are wanted."""
+        wanted = name_filter(self._options.include, self._options.exclude)
+        for relative, info in self._files.walk(url):
+            # The sources skip a dataset's own description, too.
+            if info.kind == "file" and relative != MANIFEST and wanted(relative):
+                yield relative, info
 
 
 def is_tar(name: str) -> bool:
@@ -204,7 +214,13 @@ def _mixed(found: Sequence[_Found], kinds: Sequence[str]) -> UsageError:
 def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Source:
     from atdata_cli.sources.files import FolderSource
 
-    folder = FolderSource(files, [item.url for item in found], include=options.include, exclude=options.exclude)
+    folder = FolderSource(
+        files,
+        [item.url for item in found],
+        include=options.include,
+        exclude=options.exclude,
+        fields=options.fields if options.join is None else None,  # with --join, "json" is made here, not found
+    )
     if options.join is None or options.on is None:
         return folder
     from atdata_cli.sources.join import JoinSource
@@ -212,10 +228,12 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
     info = files.info(options.join)
     if info is None:
         raise NotFoundError("there is no such file", url=options.join)
-    kind = format_of(options.join)
+    kind = format_of(basename(options.join))
     if kind is None:
         raise UsageError("--join needs a row file: .jsonl, .csv, .tsv, .parquet, …", url=options.join)
-    table = _rows(kind, [InputFile(basename(options.join), options.join, info.size)], files, options)
+    table = _rows(
+        kind, [InputFile(basename(options.join), options.join, info.size)], files, replace(options, fields=None)
+    )
     return JoinSource(folder, table, options.on)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from atdata_cli.errors import from_os_error
+from atdata_cli.errors import IntegrityError, from_os_error
 from atdata_cli.samples.keys import UniqueKeys, check_field, check_key, is_meta, split_name
 from atdata_cli.samples.tar import BLOCK, Member, TarReader, is_header
 from atdata_cli.sources.base import Files, InputFile, Reject, Sample, SampleSource, Value
@@ -254,11 +254,21 @@ class OpenTar:
             return None
         stream = self._files.open(self._item.url)
         if stream.seekable() and is_header(stream.read(BLOCK)):
-            stream.seek(0)
-            self._closing.enter_context(contextlib.closing(stream))
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(contextlib.closing(stream))
+                self._check_size(stream.seek(0, io.SEEK_END))
+                stream.seek(0)
+                self._closing.enter_context(opened.pop_all())
             return stream
         stream.close()
         return None
+
+    def _check_size(self, size: int) -> None:
+        """What a manifest or a listing said has to be what is there."""
+        if self._item.size not in (None, size):
+            raise IntegrityError(
+                f"it has {size} bytes, not {self._item.size} as its manifest or listing says", url=self._item.url
+            )
 
     def position(self) -> int:
         """Bytes of the input read so far, compressed if it is."""

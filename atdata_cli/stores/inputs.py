@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
 from atdata_cli.errors import NotFoundError, UsageError, from_os_error
-from atdata_cli.refs import is_glob, join, local_path, refuse_unsafe, scheme
+from atdata_cli.refs import MANIFEST, is_glob, join, local_path, refuse_unsafe, scheme
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.sources.base import FileInfo
 from atdata_cli.stores.local import entry_kind
@@ -340,7 +340,7 @@ class _Http:
         self._options = options
 
     def info(self, url: str) -> FileInfo | None:
-        if re.split(r"[?#]", url, maxsplit=1)[0].endswith("/") and self._look(join(url, "manifest.json")):
+        if re.split(r"[?#]", url, maxsplit=1)[0].endswith("/") and self._look(join(url, MANIFEST)):
             return FileInfo(url, "folder")  # a dataset
         answer = self._look(url)
         return FileInfo(url, "file", answer.size) if answer else None

@@ -399,7 +399,7 @@ def test_lists_of_sources(cli, tmp_path):
 
 def test_output_modes(cli, rows_file, tmp_path):
     ran = cli("write", "rows.jsonl", "q", "--quiet")
-    assert (ran.code, ran.err, ran.lines) == (0, "", ["q/shard-000000.tar"])
+    assert (ran.code, ran.err, ran.out) == (0, "", "")
     document = cli("write", "rows.jsonl", "j", "--json").document
     assert document["status"] == "written"
     assert document["manifest"] == "j/manifest.json"
@@ -422,7 +422,30 @@ try:
     main()
 except SystemExit:
     pass
-print("HEAVY", sorted(set("{heavy} fastjsonschema".split()) & set(sys.modules)), file=sys.stderr)
+print("HEAVY", sorted(set("{heavy} fastjsonschema pydantic".split()) & set(sys.modules)), file=sys.stderr)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "HEAVY []" in ran.stderr
+
+
+def test_a_shard_of_another_size_than_its_manifest_says_is_no_source(cli, rows_file, tmp_path):
+    assert cli("write", "rows.jsonl", "one").code == 0
+    with (tmp_path / "one" / "shard-000000.tar").open("ab") as shard:
+        shard.write(bytes(512))
+    cli("write", "one", "two").failed(6, "shard-000000.tar", "bytes")
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_folder_whose_names_tell_nothing_needs_a_format(cli, rows_file, tmp_path):
+    (tmp_path / "parts").mkdir()
+    for number in range(2):
+        (tmp_path / "parts" / f"part-{number:05d}").write_bytes(rows_file.read_bytes())
+    assert cli("write", "parts", "out", "--from", "jsonl").code == 0
+    assert manifest_of(tmp_path / "out")["samples"] == 5000
+
+
+def test_only_wanted_fields_of_a_folder_are_looked_at(cli, photos, tmp_path):
+    (photos / "cat" / "00.JSON").write_text("{}")
+    cli("write", "photos", "all").failed(1, "differ")
+    assert cli("write", "photos", "out", "--fields", "jpg").code == 0
+    assert manifest_of(tmp_path / "out")["fields"].keys() == {"jpg"}

@@ -10,10 +10,10 @@ import pytest
 import webdataset
 
 from atdata_cli import S3DataStore
-from tests.cli.conftest import Cli, cli
+from tests.cli.conftest import Cli, cli, photos, rows_file
 from tests.servers.seaweed import S3Server
 
-__all__ = ["Cli", "cli", "members", "packed", "store"]
+__all__ = ["Cli", "cli", "members", "packed", "photos", "rows_file", "store"]
 
 
 def members(urls: Iterable[str | Path]) -> list[tuple[str, dict[str, bytes]]]:

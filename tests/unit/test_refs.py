@@ -185,6 +185,22 @@ def test_join(base, name, expected):
     assert refs.join(base, name) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        ("a/b.txt", "a/"),
+        ("a/b/", "a/"),
+        ("b.txt", ""),
+        ("/b", "/"),
+        ("s3://bucket/a/b", "s3://bucket/a/"),
+        ("https://host/a/b?sig=c/d#e/f", "https://host/a/?sig=c/d#e/f"),
+    ],
+)
+def test_parent(text, folder):
+    assert refs.parent(text) == folder
+    assert refs.join(folder, refs.basename(text)) == text.rstrip("/")
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=30))
 def test_an_http_name_comes_back(name):
     assert refs.basename(refs.join("https://host/x?sig=1", name)) == name

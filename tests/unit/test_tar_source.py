@@ -183,6 +183,9 @@ def test_damage_names_file_and_offset(tmp_path: Path) -> None:
     item = shard(tmp_path / "1.tar", [("a.txt", bytes(600)), ("b.bin", bytes(LARGE))])
     with open(item.url, "r+b") as file:
         file.truncate(100_000)
+    with pytest.raises(IntegrityError, match="it has 100000 bytes, not 317440"):
+        read(item)
+    item = InputFile(item.name, item.url, 100_000)
     for files in (LocalFiles(), Pipes()):
         with pytest.raises(IntegrityError, match=r"truncated at byte 100000: member 'b\.bin'") as caught:
             read(item, files=files)

