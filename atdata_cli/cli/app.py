@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.inspect import inspect
 from atdata_cli.cli.output import print_error
+from atdata_cli.cli.resolve import resolve
 from atdata_cli.cli.write import write
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
 
@@ -55,6 +56,7 @@ def _root(version: opt.Version = False) -> None:
 
 app.command("write", epilog=opt.exit_codes_help())(write)
 app.command("inspect", epilog=opt.exit_codes_help())(inspect)
+app.command("resolve", epilog=opt.exit_codes_help())(resolve)
 
 
 def main() -> NoReturn:

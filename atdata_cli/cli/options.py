@@ -15,7 +15,7 @@ from atdata_cli.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from atdata_cli.stores.registry import StoreOptions
 
-__all__ = ["parse_size", "store_options"]
+__all__ = ["parse_duration", "parse_size", "store_options"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -225,3 +225,76 @@ SampleField = Annotated[
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check every byte; list everything that is wrong.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; default the cores.")]
+
+# Resolving.
+References = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REF",
+        help="Datasets or shards: folders, prefixes, manifests, shards, globs or brace ranges, at paths or URLs.",
+        show_default=False,
+    ),
+]
+
+
+class UrlFormat(enum.StrEnum):
+    """How URLs are printed."""
+
+    LINES = "lines"
+    BRACES = "braces"
+    JSON = "json"
+    WDS = "wds"
+
+
+UrlFormatOption = Annotated[
+    UrlFormat | None,
+    typer.Option(
+        "--format",
+        help="One URL a line; brace patterns; a JSON document; or one string for WebDataset(...). Default lines.",
+        show_default=False,
+    ),
+]
+NulSeparated = Annotated[bool, typer.Option("--null", "-0", help="End each URL with a NUL byte, not a newline.")]
+OutputFile = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE, which only its owner can read then."),
+]
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of ``90s``, ``15m``, ``1h`` or ``7d``, at most 7 days.
+
+    Raises
+    ------
+    typer.BadParameter : it is no duration, or S3 signs nothing for so long.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})\s*([smhd])", str(text).strip().lower())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration; 90s, 15m, 1h and 7d are")
+    seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    if not 1 <= seconds <= 7 * 86400:
+        raise typer.BadParameter(f"{text}: signed URLs are good for 1s to 7d")
+    return seconds
+
+
+Expires = Annotated[
+    int | None,
+    typer.Option(
+        metavar="TIME",
+        parser=parse_duration,
+        help="How long signed URLs are good: 90s, 15m, 12h, at most 7d; default 1h.",
+    ),
+]
+NoSignRequest = Annotated[bool, typer.Option("--no-sign-request", help="Use no credentials, sign nothing.")]
+Canonical = Annotated[
+    bool, typer.Option("--canonical", help="Print the stores' own URLs (s3://...), which never expire.")
+]
+CheckUrls = Annotated[
+    bool, typer.Option("--check", help="Open each URL and read its first tar header; print nothing if one fails.")
+]
+SplitName = Annotated[str | None, typer.Option("--split", metavar="NAME", help="The shards of this split only.")]
+# Where -o is --output.
+LongStoreOption = Annotated[
+    list[str] | None,
+    typer.Option("--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
+]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink
 
-__all__ = ["AbstractDataStore", "ShardUrls", "StoreBase"]
+__all__ = ["AbstractDataStore", "Session", "ShardUrls", "StoreBase"]
 
 
 @runtime_checkable
@@ -51,14 +52,30 @@ class ShardUrls(list[str]):
         self.checksums = checksums
 
 
+class Session(NamedTuple):
+    """Temporary credentials. What they sign ends with them.
+
+    Attributes
+    ----------
+    end : when that is, with its time zone; None if the credentials do not tell.
+    """
+
+    end: datetime | None
+
+
 class StoreBase(ABC):
     """A built-in store: the three public methods over the ones that the sharding job uses.
 
     A subclass implements :class:`atdata_cli.shards.protocols.ShardStore`; ``write_shards`` comes from here.
+
+    Attributes
+    ----------
+    expires : seconds for which the URLs of :meth:`read_url` are good; None in a store that signs none.
     """
 
     atomic: bool = True
     writable: bool = True
+    expires: int | None = None
 
     def write_shards(self, ds: Any, *, prefix: str, **kwargs: Any) -> ShardUrls:
         """Write *ds* as a dataset under *prefix*: its shards and, last, its ``manifest.json``.
@@ -86,6 +103,14 @@ class StoreBase(ABC):
     def read_url(self, url: str) -> str:
         """A URL that WebDataset opens as it is."""
         return url
+
+    def read_urls(self, urls: Sequence[str]) -> Sequence[str]:
+        """:meth:`read_url` of many."""
+        return [self.read_url(url) for url in urls]
+
+    def session(self) -> Session | None:
+        """The temporary credentials that sign URLs; None if URLs live as long as :attr:`expires` says."""
+        return None
 
     def supports_streaming(self) -> bool:
         """True: every built-in store can be read from the first byte on."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from atdata_cli.errors import AtdataError, UsageError, from_os_error
-from atdata_cli.refs import check_name
+from atdata_cli.refs import check_name, scheme
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import StoreBase
 from atdata_cli.stores.local import is_temporary, temporary_name
@@ -44,8 +44,10 @@ Elsewhere it may be a copy that can be seen growing, or may need the old file re
 is not atomic, although the temporary name makes the time short.
 """
 
+_OPENED_BY_WEBDATASET = frozenset({"hf", "sftp"})
+"""Protocols that WebDataset opens itself: by huggingface_hub, by curl."""
+
 _BUFFER = 1 << 16
-_SIGNED_SECONDS = 3600
 
 # Look and write are two steps on most file systems: this makes them one within this process, at least.
 _ONE_AT_A_TIME = threading.Lock()
@@ -65,6 +67,8 @@ class FilesystemStore(StoreBase):
     atomic : False where neither a commit nor a move is known to show only whole files.
     """
 
+    expires: int | None = 3600
+
     def __init__(self, fs: Any, *, protocol: str, base: str | None = None) -> None:
         self.fs = fs
         self.protocol = protocol
@@ -76,15 +80,17 @@ class FilesystemStore(StoreBase):
         return self.base + name
 
     def read_url(self, url: str) -> str:
-        """A signed URL, where the file system can make one.
+        """A signed URL, where the file system can make one, or the URL itself, where WebDataset knows its scheme.
 
         Raises
         ------
-        UsageError : it cannot, so WebDataset has no way to open the URL.
+        UsageError : neither, so WebDataset has no way to open the URL.
         """
+        if self.protocol in _OPENED_BY_WEBDATASET:
+            return url
         with fs_errors(url, "sign a URL for"):
             try:
-                return str(self.fs.sign(self._path(url.removeprefix(self.base)), expiration=_SIGNED_SECONDS))
+                return str(self.fs.sign(self._path(url.removeprefix(self.base)), expiration=self.expires))
             except NotImplementedError as error:
                 raise UsageError(
                     f"WebDataset cannot open '{self.protocol}:' URLs, and they cannot be signed",
@@ -304,9 +310,13 @@ def fs_errors(url: str, doing: str) -> Iterator[None]:
         yield
     except AtdataError:
         raise
-    except OSError as error:
-        raise from_os_error(error, url, doing=doing) from error
     except Exception as error:
+        if scheme(url) == "s3":  # sources read it through s3fs; what botocore said is behind what s3fs says
+            from atdata_cli.stores.s3_errors import translate
+
+            raise translate(error, url, doing) from error
+        if isinstance(error, OSError):
+            raise from_os_error(error, url, doing=doing) from error
         raise AtdataError(f"cannot {doing} it: {error or type(error).__name__}", url=url) from error
 
 

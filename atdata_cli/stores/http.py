@@ -28,7 +28,7 @@ from atdata_cli.shards.protocols import ObjectInfo, ShardSink
 from atdata_cli.stores.base import ShardUrls, StoreBase
 from atdata_cli.stores.filesystem import fs_errors, reader
 
-__all__ = ["Answer", "HTTPStore", "http_errors"]
+__all__ = ["Answer", "HTTPStore", "http_errors", "status_error"]
 
 _CONNECT_SECONDS = 30
 _SILENCE_SECONDS = 120  # without a byte; a shard as a whole may take as long as it takes
@@ -36,6 +36,7 @@ _BLOCK = 4 << 20  # of a range request
 _SMALL = 1 << 30  # no manifest comes near
 
 _LEGAL = "%/:?#[]@!$&'()*+,;=~"  # in URLs, by RFC 3986
+_LEGAL_FOR_CURL = _LEGAL.replace("[", "").replace("]", "")
 
 _Result = TypeVar("_Result")
 
@@ -94,6 +95,13 @@ class HTTPStore(StoreBase):
     def url(self, name: str) -> str:
         """The URL of a name."""
         return join(self.root, check_name(name, url=self.root)) if name else self.root
+
+    def read_url(self, url: str) -> str:
+        """The URL as it is, but for what curl, by which WebDataset reads it, takes for a pattern or refuses."""
+        from urllib.parse import quote
+
+        scheme, host, path = re.split(r"(?<=//)([^/?#]*)", url, maxsplit=1)
+        return scheme + host + quote(path, safe=_LEGAL_FOR_CURL, errors="surrogateescape")
 
     def open(self, name: str) -> BinaryIO:
         """Open for reading: with seeks if the server sends ranges, else from the beginning on."""
@@ -223,7 +231,7 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
     except AtdataError as error:
         cause = error.__cause__
         if isinstance(cause, aiohttp.ClientResponseError):
-            raise _status_error(cause.status, cause.message, url, doing) from cause
+            raise status_error(cause.status, cause.message, url, doing) from cause
         if isinstance(cause, aiohttp.ClientSSLError):
             hint = "check the server's certificate; SSL_CERT_FILE names the file of a CA of your own"
             raise AtdataError(f"cannot {doing} it: {cause}", url=url, hint=hint) from cause
@@ -237,7 +245,8 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
         raise
 
 
-def _status_error(status: int, message: str, url: str, doing: str) -> AtdataError:
+def status_error(status: int, message: str, url: str, doing: str) -> AtdataError:
+    """The error that an HTTP status means."""
     what = f"cannot {doing} it: HTTP {status} {message}".rstrip()
     if status in {404, 410}:
         return NotFoundError(what, url=url)

@@ -28,7 +28,7 @@ from os import PathLike
 from typing import Any, BinaryIO, Literal
 
 from atdata_cli.errors import AtdataError, TemporaryError, UsageError, from_os_error
-from atdata_cli.refs import check_name, join
+from atdata_cli.refs import check_name, join, local_path
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import ShardUrls, StoreBase
 
@@ -87,6 +87,20 @@ class LocalStore(StoreBase):
         """As in :meth:`StoreBase.write_shards`, with absolute paths: they outlive the working directory."""
         check_name(prefix, url=prefix)
         return _absolute(super().write_shards(ds, prefix=prefix, **kwargs))
+
+    def read_url(self, url: str) -> str:
+        """The path as typed, with ``./`` where WebDataset would take it for something else.
+
+        Parameters
+        ----------
+        url : a path or a ``file:`` URL.
+        """
+        path = local_path(url)
+        if path.startswith("//"):
+            return "/" + path.lstrip("/")  # urllib.parse takes what follows for a host
+        # "-" is standard input, other options; "run:7.tar" has the scheme "run".
+        first = path.partition("/")[0]
+        return f"./{path}" if first.startswith("-") or ":" in first else path
 
     def create(self, name: str) -> LocalSink:
         """Begin a new file; folders on the way to it are made."""

@@ -6,7 +6,8 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Coroutine, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -17,7 +18,8 @@ from urllib.parse import urlsplit
 
 from atdata_cli.errors import AuthError, DataError, NotFoundError, TemporaryError, UsageError
 from atdata_cli.shards.protocols import ObjectInfo
-from atdata_cli.stores.base import StoreBase
+from atdata_cli.stores import s3_sign
+from atdata_cli.stores.base import Session, StoreBase
 from atdata_cli.stores.s3_errors import BARE_CODES, error_code, retries_made, translated
 from atdata_cli.stores.s3_upload import PART_SIZE, S3Sink, Uploads
 
@@ -30,6 +32,8 @@ LONGEST_URL = 7 * 24 * 3600  # SigV4's limit
 CONFLICT_ATTEMPTS = 8
 
 _Answer = tuple[dict[str, Any], bytes]
+
+_connections: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,7 @@ class S3DataStore(StoreBase):
             )
         self.bucket = bucket
         self._options = S3Options.parse(options or {})
-        self.expires = self._options.expires
+        self.expires: int = self._options.expires
         self._account = _Account(
             key=given.get("AWS_ACCESS_KEY_ID"),
             secret=given.get("AWS_SECRET_ACCESS_KEY"),
@@ -237,8 +241,13 @@ class S3DataStore(StoreBase):
             self._forget_connection()
         with self._lock:
             if self._fs is None:
+                # Shared while anybody holds it: connecting takes long, and what a request to the bucket has taught
+                # the client (a redirect to its region) is needed to sign URLs.
+                key = (os.getpid(), self._account, self._options, _aws_variables())
+                self._fs = _connections.get(key)
+            if self._fs is None:
                 with translated(self.url(""), doing="connect to"):
-                    self._fs = self._connect()
+                    self._fs = _connections[key] = self._connect()
             return self._fs
 
     def _connect(self) -> Any:
@@ -273,6 +282,7 @@ class S3DataStore(StoreBase):
         )
         fs.connect()
         _forbid_waiting_for_continue(fs.s3)
+        s3_sign.prepare(fs.s3, requester_pays=options.requester_pays)
         return fs
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -305,24 +315,34 @@ class S3DataStore(StoreBase):
     def read_url(self, url: str) -> str:
         """A presigned SigV4 URL, good for :attr:`expires` seconds, or as long as the session that signs it.
 
+        Unsigned in an anonymous store.
+
         Parameters
         ----------
         url : as :meth:`url` gives it.
         """
+        return self.read_urls([url])[0]
+
+    def read_urls(self, urls: Sequence[str]) -> Sequence[str]:
+        """:meth:`read_url` of many, signed in one go."""
+        if not 1 <= self.expires <= LONGEST_URL:
+            raise UsageError("a presigned URL is good for 1 second to 7 days", url=self.url(""))
+        objects = [self._where(self._name(url)) for url in urls]
+        with translated(urls[0] if len(urls) == 1 else self.url(""), doing="sign a URL for"):
+            return cast(list[str], self._sync(s3_sign.presign(self.fs.s3, objects, int(self.expires))))
+
+    def session(self) -> Session | None:
+        """The temporary credentials that sign here, if they are temporary."""
+        if self._account.anonymous:
+            return None
+        with translated(self.url(""), doing="look at the credentials for"):
+            return cast(Session | None, self._sync(s3_sign.session(self.fs.s3)))
+
+    def _name(self, url: str) -> str:
         start = self.url("")
         if not url.startswith(start):
             raise UsageError("the URL is not of this bucket", url=url, hint=f"URLs here begin with {start}")
-        if not 1 <= self.expires <= LONGEST_URL:
-            raise UsageError("a presigned URL is good for 1 second to 7 days", url=url)
-        from fsspec.asyn import sync
-
-        with translated(url, doing="sign a URL for"):
-            fs = self.fs
-            where = self._where(url.removeprefix(start))
-            signed = sync(
-                fs.loop, fs.s3.generate_presigned_url, "get_object", Params=where, ExpiresIn=int(self.expires)
-            )
-        return str(signed)
+        return url.removeprefix(start)
 
     # -- objects
 
@@ -453,6 +473,20 @@ class S3DataStore(StoreBase):
             time.sleep(0.1 * 2**attempt)
         return cast(_Answer, sync(fs.loop, _download, fs, limit, params))
 
+    def _sync(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run *work* in the event loop of the connection."""
+        from fsspec.asyn import sync
+
+        async def run() -> Any:
+            return await work
+
+        return sync(self.fs.loop, run)
+
+
+def _aws_variables() -> Hashable:
+    """What the environment says of who we are and where the server is."""
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
 
 def _utf8_size(name: str) -> int:
     """Bytes of *name*; 0 if it cannot be encoded."""
@@ -469,7 +503,7 @@ def _forbid_waiting_for_continue(client: Any) -> None:
     """
     from botocore.handlers import add_expect_header
 
-    if not (urlsplit(client.meta.endpoint_url).hostname or "").endswith(".amazonaws.com"):
+    if not s3_sign.is_amazon(client):
         client.meta.events.unregister("before-call.s3", add_expect_header)
 
 

@@ -21,7 +21,7 @@ from atdata_cli.errors import (
     from_os_error,
 )
 
-__all__ = ["BARE_CODES", "error_code", "retries_made", "translated"]
+__all__ = ["BARE_CODES", "answer_error", "error_code", "retries_made", "translate", "translated"]
 
 # A HEAD request's answer has no body: its code is the bare HTTP status.
 BARE_CODES = frozenset({"400", "403", "404"})
@@ -195,10 +195,11 @@ def translated(url: str, *, doing: str) -> Iterator[None]:
         error.url = error.url or url
         raise
     except Exception as error:
-        raise _translate(error, url, doing) from error
+        raise translate(error, url, doing) from error
 
 
-def _translate(error: Exception, url: str, doing: str) -> AtdataError:
+def translate(error: Exception, url: str, doing: str) -> AtdataError:
+    """Our error for one of s3fs, botocore or aiohttp."""
     response = _response(error)
     if response is not None:
         kind, reason, hint = _from_answer(response)
@@ -210,8 +211,18 @@ def _translate(error: Exception, url: str, doing: str) -> AtdataError:
                 return kind(f"cannot {doing} it: {reason}", url=url, hint=hint)
     if isinstance(error, OSError):
         return from_os_error(error, url, doing=doing)
+    if isinstance(error, RuntimeError) and "credentials are still expired" in str(
+        error
+    ):  # botocore has no class for it
+        return AuthError(f"cannot {doing} it: the credentials have expired", url=url, hint=_LOGIN)
     # The text of an unforeseen error is not shown: it may quote a request with its signature.
     return AtdataError(f"cannot {doing} it: unexpected {type(error).__name__}", url=url)
+
+
+def answer_error(code: str, status: int, url: str, *, doing: str) -> AtdataError:
+    """The error that a server's code and HTTP status mean."""
+    kind, reason, hint = _from_answer({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}})
+    return kind(f"cannot {doing} it: {reason}", url=url, hint=hint or None)
 
 
 def _from_answer(response: dict[str, Any]) -> _Known:

@@ -109,6 +109,15 @@ def test_errors_of_the_store_are_told_apart(cli, s3_env, s3_bucket, rows_file, t
         assert "hush" not in ran.err + ran.out
 
 
+def test_errors_of_sources_in_s3_are_told_apart_too(cli, s3_env, s3_bucket):
+    source = f"s3://{s3_bucket}/rows.jsonl"
+    cli("write", source, "out", env=s3_env).failed(3, source)
+    cli("write", source, "out", env={**s3_env, "AWS_SECRET_ACCESS_KEY": "wrong" * 8}).failed(4, source)
+    cli("write", source, "out", env={**s3_env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).failed(5, "cannot be reached")
+    ended = {"AWS_SESSION_TOKEN": "hush", "AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z"}
+    cli("write", source, "out", env={**s3_env, **ended}).failed(4, "expired")
+
+
 def test_the_library_example_runs_as_written(s3_server, s3_bucket):
     dataset = [{"__key__": f"{number}", "id": number, "text": "x"} for number in range(10)]
     credentials = s3_server.credentials

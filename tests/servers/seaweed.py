@@ -30,6 +30,8 @@ from typing import Any
 
 START_SECONDS = 60
 ATTEMPTS = 3
+DOMAIN = "s3.test"
+"""The server takes ``BUCKET.s3.test`` for a bucket's host, besides the bucket in the path; no resolver knows it."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class _Weed:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-s3.autoCreateBucket=false",
+            f"-s3.domainName={DOMAIN}",
         ]
         flags += ["-volume.max=10000", "-master.volumeSizeLimitMB=2048", "-master.telemetry=false"]
         # Every bucket takes volumes of its own; one to begin with, and as many as it takes in all.
