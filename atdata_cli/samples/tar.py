@@ -267,12 +267,13 @@ class TarReader:
         if end == self._total:
             return end
         if self._peek is not None:
-            follower = self._peek(end, BLOCK)
+            around = self._peek(end - BLOCK, 2 * BLOCK)
         elif end - at <= 4 * self._block:
-            follower = self._load(at, end - at + BLOCK)[end - at :]
+            around = self._load(at, end - at + BLOCK)[end - at - BLOCK :]
         else:
             return None
-        return end if is_header(follower) else None
+        # Empty blocks are nothing to go by inside a payload, or behind the end: only the first of them is.
+        return end if is_header(around[BLOCK:]) and (any(around[BLOCK:]) or any(around[:BLOCK])) else None
 
     def _find_header(self, at: int) -> int | None:
         """The offset of the next header with magic and a right checksum."""

@@ -43,7 +43,7 @@ from atdata_cli.sources.registry import is_tar
 __all__ = ["Kind", "Problem", "Progress", "VerifyReport", "verify"]
 
 # Starting processes costs about as much as checking this many bytes.
-_WORTH_PROCESSES = 128 << 20
+_WORTH_PROCESSES = 256 << 20
 _MOST_PROBLEMS = 100_000
 _MOST_SETS = 4096
 _KEYS_IN_MEMORY = 16 << 20  # bytes
@@ -155,7 +155,7 @@ def _run(
         jobs = usable_cores() if size >= _WORTH_PROCESSES else 1
     jobs = min(jobs, len(tasks))
     if jobs > 1:
-        for message in run_in_processes(functools.partial(_worker, parts, files), tasks, jobs):
+        for message in run_in_processes(functools.partial(_worker, parts, files), tasks, jobs, preload=__name__):
             take(message)
         return
     work = _worker(parts, files)

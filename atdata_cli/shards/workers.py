@@ -28,7 +28,7 @@ def usable_cores() -> int:
     return cores
 
 
-def run_in_processes(make_work: Callable[[], Work], tasks: Iterable[Any], jobs: int) -> Iterator[Any]:
+def run_in_processes(make_work: Callable[[], Work], tasks: Iterable[Any], jobs: int, *, preload: str) -> Iterator[Any]:
     """Run *tasks* on *jobs* processes; their messages as they come.
 
     A worker gets its next task when it has finished one, and waits while nobody takes its messages: so memory does
@@ -37,6 +37,7 @@ def run_in_processes(make_work: Callable[[], Work], tasks: Iterable[Any], jobs: 
     Parameters
     ----------
     make_work : called once in each process; must be picklable, and so must tasks and messages.
+    preload : the module that the work needs.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def run_in_processes(make_work: Callable[[], Work], tasks: Iterable[Any], jobs: 
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload([make_work.func.__module__ if hasattr(make_work, "func") else __name__])
+        # Imported once, by the server, and not by each worker.
+        context.set_forkserver_preload(["__main__", preload])
     waiting = iter(tasks)
     processes = []
     open_ends: list[Connection] = []
