@@ -101,7 +101,6 @@ class ShardTask:
     url, size : of the shard; size as far as it is known.
     row : what its manifest says of it.
     part : which manifest, a key of the expectations; None without.
-    log_keys : whether the keys are wanted, to compare them with other shards'.
     """
 
     index: int
@@ -109,7 +108,6 @@ class ShardTask:
     size: int | None
     row: ShardRow | None
     part: str | None
-    log_keys: bool
 
 
 class FieldSet(NamedTuple):
@@ -129,18 +127,22 @@ class Tick:
 
 @dataclass(slots=True)
 class KeyBatch:
-    """Some keys of a shard, none of which it has twice.
+    """Keys of some samples of a shard, in their order.
 
     Attributes
     ----------
     shard : index.
-    lowest, highest : of the keys.
-    packed : keys, offsets, field sets (tuples of names), see :meth:`rows`.
+    keys : how many.
+    lowest, highest : of them.
+    ascending : each is above the one before it.
+    packed : keys, offsets and field sets (tuples of names).
     """
 
     shard: int
+    keys: int
     lowest: str
     highest: str
+    ascending: bool
     packed: bytes
 
     @staticmethod

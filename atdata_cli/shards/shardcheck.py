@@ -10,14 +10,14 @@ import contextlib
 import functools
 import hashlib
 import io
+import operator
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from atdata_cli.errors import AtdataError, DataError, NotFoundError, from_os_error
 from atdata_cli.samples.keys import check_field, check_key, is_meta, split_name
 from atdata_cli.samples.tar import BLOCK, Member, TarDamage, TarReader
-from atdata_cli.samples.unique import UniqueKeys
-from atdata_cli.shards.problems import Expected, KeyBatch, Kind, Problem, ShardResult, ShardTask, Tick, repeat_kind
+from atdata_cli.shards.problems import Expected, KeyBatch, Kind, Problem, ShardResult, ShardTask, Tick
 from atdata_cli.shards.samplecheck import FieldRules, PackedRows
 from atdata_cli.sources.base import Files, InputFile
 from atdata_cli.sources.stream import is_compressed, open_decompressed
@@ -131,7 +131,6 @@ class _ShardCheck:
         self._task = task
         self._emit = emit
         self._result = ShardResult(task.index)
-        self._unique = UniqueKeys()
         self._rules = FieldRules(expected)
         self._rows = PackedRows(self._problem, expected)
         # The sample whose members are coming.
@@ -362,7 +361,7 @@ class _ShardCheck:
             self._first = keys[0]
         self._last = keys[-1]
         self._rules.observe(keys, offsets, sets, self._problem)
-        self._compare_keys(self._checked(keys, offsets), offsets, sets)
+        self._send_keys(self._checked(keys, offsets), offsets, sets)
         self._keys, self._offsets, self._sets = [], [], []
 
     def _tick(self) -> None:
@@ -384,17 +383,11 @@ class _ShardCheck:
                 safe[index] = "\0" + keys[index].encode("utf-8", "surrogateescape").hex()
         return safe
 
-    def _compare_keys(self, keys: list[str], offsets: list[int], sets: list[tuple[str, ...]]) -> None:
-        places = [f"{offset}:{'/'.join(fields)}" for offset, fields in zip(offsets, sets, strict=True)]
-        repeats = self._unique.add_many(keys, places)
-        for index, place in reversed(repeats):
-            offset, _, fields = place.partition(":")
-            kind = repeat_kind(sets[index], fields.split("/"))
-            self._problem(kind, self._keys[index], offsets[index], f"the key was there before, at byte {offset}")
-            del keys[index], offsets[index], sets[index]
-        if self._task.log_keys and keys:
-            packed = KeyBatch.pack(keys, offsets, sets)
-            self._emit(KeyBatch(self._task.index, min(keys), max(keys), packed))
+    def _send_keys(self, keys: list[str], offsets: list[int], sets: list[tuple[str, ...]]) -> None:
+        ascending = all(map(operator.lt, keys, keys[1:]))
+        lowest, highest = (keys[0], keys[-1]) if ascending else (min(keys), max(keys))
+        packed = KeyBatch.pack(keys, offsets, sets)
+        self._emit(KeyBatch(self._task.index, len(keys), lowest, highest, ascending, packed))
 
 
 _field_reason = functools.lru_cache(maxsize=1024)(check_field)

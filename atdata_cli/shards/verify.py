@@ -11,16 +11,14 @@ import functools
 import hashlib
 import itertools
 import re
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, DataError
 from atdata_cli.refs import basename, join, parent
 from atdata_cli.samples.rowcheck import RowCheck
-from atdata_cli.samples.unique import UniqueKeys
 from atdata_cli.shards.manifest import MANIFEST, Manifest
 from atdata_cli.shards.problems import (
     Expected,
@@ -35,6 +33,7 @@ from atdata_cli.shards.problems import (
     repeat_kind,
 )
 from atdata_cli.shards.reader import Located, Shard
+from atdata_cli.shards.repeats import KeyLog, Repeat
 from atdata_cli.shards.shardcheck import check_shard
 from atdata_cli.shards.workers import run_in_processes, usable_cores
 from atdata_cli.sources.base import Files
@@ -46,7 +45,6 @@ __all__ = ["Kind", "Problem", "Progress", "VerifyReport", "verify"]
 _WORTH_PROCESSES = 256 << 20
 _MOST_PROBLEMS = 100_000
 _MOST_SETS = 4096
-_KEYS_IN_MEMORY = 16 << 20  # bytes
 # A field that more than this share of the samples have is one that all should have.
 _USUAL = 0.99
 _NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-\d+)?\.[A-Za-z].*)", re.DOTALL)
@@ -101,7 +99,7 @@ def verify(
         if manifest.encoding
     }
     series = _series(located)
-    tasks = _tasks(located, series)
+    tasks = _tasks(located)
     findings = _Findings(located.shards, series, progress)
     with contextlib.closing(findings):
         _run(tasks, parts, files, jobs, findings.take)
@@ -127,9 +125,8 @@ def _report(located: Located, findings: _Findings, problems: list[Problem]) -> V
 # --- running ---
 
 
-def _tasks(located: Located, series: Sequence[str]) -> list[ShardTask]:
+def _tasks(located: Located) -> list[ShardTask]:
     folders = [folder for folder, part in located.parts.items() for _ in part.shards]
-    sizes = Counter(series)
     return [
         ShardTask(
             index,
@@ -137,7 +134,6 @@ def _tasks(located: Located, series: Sequence[str]) -> list[ShardTask]:
             shard.size,
             shard.row,
             folders[index] if index < len(folders) else None,
-            sizes[series[index]] > 1,
         )
         for index, shard in enumerate(located.shards)
     ]
@@ -173,15 +169,6 @@ def _worker(parts: Mapping[str, Expected], files: Files) -> Callable[[ShardTask,
 # --- putting together ---
 
 
-@dataclass(slots=True)
-class _Range:
-    """Lowest and highest key of a shard, and where its keys are in the log."""
-
-    lowest: str
-    highest: str
-    places: list[tuple[int, int]] = field(default_factory=list)
-
-
 class _Findings:
     """Puts together what the shards' checks say."""
 
@@ -190,15 +177,12 @@ class _Findings:
         self._series = series
         self._progress = progress
         self._problems: list[Problem] = []
-        # Keys are written down, and looked at only where the ranges of two shards overlap.
-        self._log = tempfile.SpooledTemporaryFile(_KEYS_IN_MEMORY)  # noqa: SIM115 - closed by close()
-        self._logged = 0
-        self._ranges: dict[int, _Range] = {}
+        self._keys = KeyLog(series)
         self._sets: dict[str, dict[tuple[str, ...], list[tuple[int, FieldSet]]]] = defaultdict(dict)
         self.omitted = self.shards = self.samples = self.bytes = 0
 
     def close(self) -> None:
-        self._log.close()
+        self._keys.close()
 
     def take(self, message: Tick | KeyBatch | ShardResult) -> None:
         """Take in one message."""
@@ -206,7 +190,7 @@ class _Findings:
             self.samples += message.samples
             self.bytes += message.bytes
         elif isinstance(message, KeyBatch):
-            self._write_down(message)
+            self._keys.add(message)
         else:
             self._take_result(message)
         if self._progress is not None:
@@ -229,28 +213,9 @@ class _Findings:
             else:
                 self.omitted += 1
 
-    def _write_down(self, batch: KeyBatch) -> None:
-        try:
-            self._log.write(batch.packed)
-        except OSError as error:
-            raise AtdataError(
-                f"cannot keep the keys in a temporary file: {error}",
-                hint="set TMPDIR to a folder on a disk with more free space",
-            ) from error
-        place = (self._logged, len(batch.packed))
-        self._logged += len(batch.packed)
-        known = self._ranges.get(batch.shard)
-        if known is None:
-            self._ranges[batch.shard] = _Range(batch.lowest, batch.highest, [place])
-        else:
-            known.lowest = min(known.lowest, batch.lowest)
-            known.highest = max(known.highest, batch.highest)
-            known.places.append(place)
-
     def finish(self) -> list[Problem]:
         """Everything that is wrong with shards and between them."""
-        for shards in self._overlapping():
-            self._compare_keys(shards)
+        self._list(map(self._repeated, self._keys.repeats()))
         self._compare_fields()
         # The parts of a split sample lack each other's fields, which is said once.
         split = {problem.key for problem in self._problems if problem.kind == "split-sample"}
@@ -258,42 +223,15 @@ class _Findings:
 
     # --- keys ---
 
-    def _overlapping(self) -> Iterator[list[int]]:
-        """Groups of shards of one series that may have keys in common, each in order."""
-        by_series: dict[str, list[int]] = defaultdict(list)
-        for shard in self._ranges:
-            by_series[self._series[shard]].append(shard)
-        for shards in by_series.values():
-            shards.sort(key=lambda shard: self._ranges[shard].lowest)
-            group = shards[:1]
-            highest = self._ranges[shards[0]].highest
-            for shard in shards[1:]:
-                if self._ranges[shard].lowest > highest:
-                    yield sorted(group)
-                    group = []
-                group.append(shard)
-                highest = max(highest, self._ranges[shard].highest)
-            yield sorted(group)
-
-    def _compare_keys(self, shards: Sequence[int]) -> None:
-        if len(shards) < 2:
-            return
-        unique = UniqueKeys()
-        for shard in shards:
-            for at, size in self._ranges[shard].places:
-                self._log.seek(at)
-                keys, offsets, sets = KeyBatch.unpack(self._log.read(size))
-                places = [f"{shard}:{offset}:{'/'.join(fields)}" for offset, fields in zip(offsets, sets, strict=True)]
-                for index, place in unique.add_many(keys, places):
-                    self._list([self._repeat(keys[index], shard, offsets[index], sets[index], place)])
-
-    def _repeat(self, key: str, shard: int, offset: int, fields: tuple[str, ...], earlier: str) -> Problem:
-        first, at, names = earlier.split(":", 2)
-        kind = repeat_kind(fields, names.split("/"))
+    def _repeated(self, repeat: Repeat) -> Problem:
+        key, place, first = repeat
+        kind = repeat_kind(place.fields, first.fields)
         if key.startswith("\0"):  # an unsafe one, see the shard's check
             key = bytes.fromhex(key[1:]).decode("utf-8", "surrogateescape")
-        where = self._shards[int(first)].url
-        return Problem(kind, self._shards[shard].url, key, offset, f"the key was there before, at byte {at} of {where}")
+        detail = f"the key was there before, at byte {first.offset}"
+        if first.shard != place.shard:
+            detail += f" of {self._shards[first.shard].url}"
+        return Problem(kind, self._shards[place.shard].url, key, place.offset, detail)
 
     # --- fields ---
 
