@@ -7,13 +7,14 @@ Formats: POSIX ustar and pax (https://pubs.opengroup.org/onlinepubs/9699919799/u
 from __future__ import annotations
 
 import io
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 from atdata_cli.errors import IntegrityError, from_os_error
 
-__all__ = ["BLOCK", "Kind", "Member", "TarReader", "is_header"]
+__all__ = ["BLOCK", "Damage", "Kind", "Member", "TarDamage", "TarReader", "is_header"]
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -24,11 +25,15 @@ _READ_AFTER_JUMP = 64 * 1024
 # KB.
 _LARGEST_EXTENSION = 1 << 20
 _LARGEST_SIZE = (1 << 63) - 1
+# Magic and version of POSIX and of GNU headers, and where in a header they are.
+_MAGIC = re.compile(rb"ustar(?:\x0000|  \x00)")
+_MAGIC_AT = 257
 
 Kind = Literal["file", "folder", "hardlink", "symlink", "other"]
 
+_FILE = ord("0")
 _KINDS: dict[int, Kind] = {
-    ord("0"): "file",
+    _FILE: "file",
     0: "file",
     ord("7"): "file",  # contiguous: a file to all but one historic system
     ord("5"): "folder",
@@ -64,6 +69,38 @@ class Member(NamedTuple):
     kind: Kind
 
 
+Damage = Literal["not-a-tar", "bad-checksum", "bad-header", "empty-block", "no-end", "truncated"]
+
+
+class TarDamage(IntegrityError):
+    """A tar is damaged, and a reader may be able to go on behind it (:meth:`TarReader.resume`).
+
+    Attributes
+    ----------
+    kind : ``bad-header`` has a right checksum and impossible content; ``empty-block`` is one in the middle.
+    offset : of the first header of the member that is concerned, or of the damage.
+    name : of the member that is concerned, as far as it can be read.
+    block : where the search for the next member begins.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        url: str,
+        kind: Damage,
+        offset: int,
+        name: str | None,
+        block: int,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, url=url, hint=hint)
+        self.kind = kind
+        self.offset = offset
+        self.name = name
+        self.block = block
+
+
 class TarReader:
     """Iterates once over the members of a tar; the current member's payload can be read, or is skipped.
 
@@ -77,6 +114,8 @@ class TarReader:
     seek : the stream can seek, and cheaply: large payloads are jumped over instead of read.
     block : bytes read at a time. The default stays in a processor's cache, which makes local reading three
         times as fast as a MiB does; where every read is a request, 4 MiB are better.
+    total : bytes of the tar where they are known: a member that claims more is damage before it is read.
+    peek : reads (offset, size) of the tar without moving the stream; helps to go on after damage.
 
     Attributes
     ----------
@@ -84,11 +123,19 @@ class TarReader:
 
     Raises
     ------
-    IntegrityError : while iterating or reading: truncated, damaged, or no tar; names the byte offset and the
-        member.
+    TarDamage : while iterating or reading: truncated, damaged, or no tar; names the byte offset and the member.
     """
 
-    def __init__(self, stream: BinaryIO, *, where: str, seek: bool = False, block: int = 1 << 18) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        where: str,
+        seek: bool = False,
+        block: int = 1 << 18,
+        total: int | None = None,
+        peek: Callable[[int, int], bytes] | None = None,
+    ) -> None:
         self.where = where
         self.end: int | None = None
         self._stream = stream
@@ -100,7 +147,9 @@ class TarReader:
         self._member: Member | None = None
         self._next = 0  # offset of the next byte of the current payload that read() or open() gives
         self._origin = stream.tell() if seek else None
-        self._total: int | None = None
+        self._total = total
+        self._peek = peek
+        self._extensions = _Extensions()
         if self._origin is not None:
             self._total = stream.seek(0, io.SEEK_END) - self._origin
             stream.seek(self._origin)
@@ -110,25 +159,38 @@ class TarReader:
         return self._start + len(self._data)
 
     def __iter__(self) -> Iterator[Member]:
-        at = 0
-        first = 0
-        extensions = _Extensions()
+        return self.members(0)
+
+    def members(self, at: int) -> Iterator[Member]:
+        """The members from the header at an offset on: 0, or what :meth:`resume` gave."""
+        first = at
+        extensions = self._extensions
+        extended = bool(extensions)
+        total = _LARGEST_SIZE if self._total is None else self._total
         while True:
-            header = self._header(at)
-            if header is None:
-                if extensions.pending:
-                    self._fail(first, "an extended header without a member")
-                self.end = at
-                return
-            type_, name, size = self._parse(header, at)
+            index = at - self._start
+            header: bytes | None = self._data[index : index + BLOCK] if index >= 0 else b""
+            if len(header) < BLOCK or not header[0]:  # type: ignore[arg-type, index]
+                header = self._header(at)
+                if header is None:
+                    if extensions.pending:
+                        self._fail(first, "an extended header without a member", "truncated")
+                    self.end = at
+                    return
+            type_, name, size = self._parse(header, at)  # type: ignore[arg-type]
             at += BLOCK
-            if type_ in _EXTENSIONS:
+            if type_ == _FILE and not extended and name[:1] != "." and at + size <= total:
+                member = Member(name, size, at, first, "file")
+            elif type_ in _EXTENSIONS:
                 self._extend(extensions, type_, at, size)
+                extended = True
                 at += -(-size // BLOCK) * BLOCK
                 continue
-            if extensions:
-                name, size = extensions.take(name, size)
-            member = self._as_member(type_, name, size, at, first)
+            else:
+                if extended:
+                    name, size = extensions.take(name, size)
+                    extended = bool(extensions)
+                member = self._as_member(type_, name, size, at, first)
             self._member = member
             self._next = at
             yield member
@@ -171,7 +233,60 @@ class TarReader:
         self._next += len(chunk)
         return chunk
 
+    def rest(self, at: int) -> Iterator[bytes]:
+        """Everything from an offset on, which is not before the last header, to the end of the file."""
+        while chunk := self._load(at, self._block):
+            yield chunk
+            at += len(chunk)
+
+    def resume(self, damage: TarDamage) -> int | None:
+        """Where to go on after *damage*: the offset of another header, or of the end; None if there is none.
+
+        If the damaged header's size leads to one, that is it, so that a tar inside the member is not taken for
+        members. Otherwise it is the next thing that looks like a header, wherever it begins: bytes may be missing.
+        """
+        self._extensions.forget()
+        at = max(damage.block, self._start)
+        try:
+            return self._end_of(at) or self._find_header(at + 1)
+        except TarDamage:  # the file ends before
+            return None
+
     # --- headers ---
+
+    def _end_of(self, at: int) -> int | None:
+        """The end of the member at an offset, if its size can be believed."""
+        header = self._load(at, BLOCK)
+        try:
+            size = _number(header[124:136]) if len(header) == BLOCK else -1
+        except ValueError:
+            return None
+        end = at + BLOCK + -(-size // BLOCK) * BLOCK
+        if size < 0 or size > _LARGEST_SIZE or (self._total is not None and end > self._total):
+            return None
+        if end == self._total:
+            return end
+        if self._peek is not None:
+            around = self._peek(end - BLOCK, 2 * BLOCK)
+        elif end - at <= 4 * self._block:
+            around = self._load(at, end - at + BLOCK)[end - at - BLOCK :]
+        else:
+            return None
+        # Empty blocks are nothing to go by inside a payload, or behind the end: only the first of them is.
+        return end if is_header(around[BLOCK:]) and (any(around[BLOCK:]) or any(around[:BLOCK])) else None
+
+    def _find_header(self, at: int) -> int | None:
+        """The offset of the next header with magic and a right checksum."""
+        while True:
+            data = self._load(at, max(self._block, 2 * BLOCK))
+            for magic in _MAGIC.finditer(data, _MAGIC_AT):
+                begin = magic.start() - _MAGIC_AT
+                header = data[begin : begin + BLOCK]
+                if len(header) == BLOCK and _checksum_is_right(header):
+                    return at + begin
+            if len(data) < 2 * BLOCK:
+                return None
+            at += len(data) - BLOCK + 1
 
     def _header(self, at: int) -> bytes | None:
         """The header block at an offset, or None if the archive ends there."""
@@ -184,32 +299,34 @@ class TarReader:
                 self._check_end(at)
                 return None
             return header
-        if header or self._member is None:
-            self._fail(at, "not a tar file" if at == 0 else "truncated inside a header")
-        self._fail(at, "truncated: the file ends here without the two empty blocks that end a tar")
+        if at == 0:
+            self._fail(at, "not a tar file", "not-a-tar")
+        if any(header):
+            self._fail(at, "truncated inside a header", "truncated")
+        self._fail(at, "truncated: the file ends here without the two empty blocks that end a tar", "no-end")
 
     def _check_end(self, at: int) -> None:
         # GNU tar warns of a lone empty block and stops there; it may as well be a hole that a crash left in
         # a file.
         if any(self._load(at + BLOCK, BLOCK)):
-            self._fail(at, "an empty block with more data behind it: damaged, or two tars in one file")
+            self._fail(at, "an empty block with more data behind it: damaged, or two tars in one file", "empty-block")
 
     def _parse(self, header: bytes, at: int) -> tuple[int, str, int]:
         """Type, name and payload size as one header block gives them."""
         if not _checksum_is_right(header):
-            self._fail(at, "not a tar file" if at == 0 else "bad header checksum")
+            if at == 0 and not _MAGIC.match(header, _MAGIC_AT):
+                self._fail(at, "not a tar file", "not-a-tar")
+            self._fail(at, "bad header checksum", "bad-checksum", name=self._extensions.path or _name(header))
         digits = header[124:135]
         try:
             size = int(digits, 8) if digits.isdigit() and header[135] in _ENDS else _number(header[124:136])
         except ValueError:
             size = -1
         if size < 0 or size > _LARGEST_SIZE:
-            self._fail(at, "a header with an impossible size")
-        raw = header[:100].partition(b"\0")[0]
-        # Only POSIX headers have a prefix: GNU tar keeps other things in its place.
-        if header[345] and header[257:263] == b"ustar\0":
-            raw = header[345:500].partition(b"\0")[0] + b"/" + raw
-        return header[156], str(raw, "utf-8", "surrogateescape"), size
+            self._fail(at, "a header with an impossible size", name=self._extensions.path or _name(header))
+        if header[345]:
+            return header[156], _name(header), size
+        return header[156], str(header[:100].partition(b"\0")[0], "utf-8", "surrogateescape"), size
 
     def _as_member(self, type_: int, name: str, size: int, at: int, first: int) -> Member:
         if name[:2] == "./":
@@ -221,23 +338,26 @@ class TarReader:
         elif type_ in _WITHOUT_PAYLOAD:
             size = 0
         elif type_ in _REFUSED:
-            self._fail(first, f"{_REFUSED[type_]} ({name!a}), which cannot be read: pack the tar anew")
+            what = f"{_REFUSED[type_]} ({name!a}), which cannot be read: pack the tar anew"
+            self._fail(first, what, name=name, block=at - BLOCK)
         if self._total is not None and at + size > self._total:
             self._member = Member(name, size, at, first, kind)
-            self._truncated(self._total)
+            self._truncated(self._total, block=at - BLOCK)
         return Member(name, size, at, first, kind)
 
     def _extend(self, extensions: _Extensions, type_: int, at: int, size: int) -> None:
         """Take in an extended header whose payload begins at *at*."""
         if size > _LARGEST_EXTENSION:
             self._fail(at - BLOCK, f"an extended header of {size} bytes")
+        end = at + -(-size // BLOCK) * BLOCK
         payload = self._load(at, size)
         if len(payload) < size:
-            self._fail(at + len(payload), "truncated inside an extended header")
+            self._fail(at + len(payload), "truncated inside an extended header", "truncated", block=end)
         try:
             extensions.add(type_, payload)
         except ValueError as error:
-            self._fail(at - BLOCK, f"a bad extended header ({error})")
+            # The member that it describes has no name or size that could be believed.
+            self._fail(at - BLOCK, f"a bad extended header ({error})", block=end)
 
     # --- the window over the stream ---
 
@@ -248,8 +368,9 @@ class TarReader:
             self._skip_to(at)
             index = 0
         if index + size > len(self._data):
-            parts = [self._data[index:]]
-            have = len(parts[0])
+            tail = self._data[index:]
+            parts = [tail] if tail else []  # one part alone is not copied
+            have = len(tail)
             while have < size:
                 chunk = self._read_stream(max(self._read_ahead, size - have))
                 if not chunk:
@@ -290,18 +411,26 @@ class TarReader:
 
     # --- what is wrong ---
 
-    def _truncated(self, at: int) -> NoReturn:
+    def _truncated(self, at: int, *, block: int | None = None) -> NoReturn:
         member = self._member
-        assert member is not None
-        raise IntegrityError(
+        if member is None:  # in the padding of an extended header
+            self._fail(at, "truncated inside an extended header", "truncated")
+        raise TarDamage(
             f"truncated at byte {at}: member {member.name!a} at byte {member.header} has {member.size} bytes",
             url=self.where,
+            kind="truncated",
+            offset=member.header,
+            name=member.name,
+            block=at if block is None else block,
             hint="fetch or make the file again",
         )
 
-    def _fail(self, at: int, what: str) -> NoReturn:
+    def _fail(
+        self, at: int, what: str, kind: Damage = "bad-header", *, name: str | None = None, block: int | None = None
+    ) -> NoReturn:
         after = f", after member {self._member.name!a}" if self._member else ""
-        raise IntegrityError(f"{what} at byte {at}{after}", url=self.where)
+        message = f"{what} at byte {at}{after}"
+        raise TarDamage(message, url=self.where, kind=kind, offset=at, name=name, block=at if block is None else block)
 
 
 class _Payload(io.RawIOBase):
@@ -335,6 +464,15 @@ class _Extensions:
     def pending(self) -> bool:
         """True if a member has to follow."""
         return bool(self._here)
+
+    @property
+    def path(self) -> str | None:
+        """The next member's name, if an extended header gives it."""
+        return self._here.get("path")
+
+    def forget(self) -> None:
+        """Drop what belongs to the next member alone."""
+        self._here = {}
 
     def add(self, type_: int, payload: bytes) -> None:
         """Take in one extended header; ValueError if it cannot be read."""
@@ -398,6 +536,15 @@ def _checksum_is_right(header: bytes) -> bool:
     # Some old writers summed signed bytes.
     high = sum(byte >= 0x80 for byte in header[:148]) + sum(byte >= 0x80 for byte in header[156:])
     return stored in (unsigned, unsigned - 256 * high)
+
+
+def _name(header: bytes) -> str:
+    """The name that a header block itself gives."""
+    raw = header[:100].partition(b"\0")[0]
+    # Only POSIX headers have a prefix: GNU tar keeps other things in its place.
+    if header[345] and header[257:263] == b"ustar\0":
+        raw = header[345:500].partition(b"\0")[0] + b"/" + raw
+    return str(raw, "utf-8", "surrogateescape")
 
 
 def _number(field: bytes) -> int:
