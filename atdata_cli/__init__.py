@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from atdata_cli.errors import AtdataError, ExitCode
     from atdata_cli.shards.manifest import Manifest
     from atdata_cli.stores.base import AbstractDataStore
-    from atdata_cli.stores.datasets import inspect_dataset, open_source, read_manifest
+    from atdata_cli.stores.datasets import inspect_dataset, open_source, read_manifest, verify_dataset
     from atdata_cli.stores.filesystem import FilesystemStore
     from atdata_cli.stores.http import HTTPStore
     from atdata_cli.stores.local import LocalStore
@@ -32,6 +32,7 @@ __all__ = [
     "open_source",
     "open_store",
     "read_manifest",
+    "verify_dataset",
 ]
 
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "open_source": "stores.datasets",
     "open_store": "stores.registry",
     "read_manifest": "stores.datasets",
+    "verify_dataset": "stores.datasets",
 }
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
 from atdata_cli.cli.output import Output, count, human_bytes
-from atdata_cli.errors import NotFoundError, UsageError
+from atdata_cli.errors import ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import printable, redact
+from atdata_cli.samples.describe import described_kind, described_range
 
 if TYPE_CHECKING:
+    from atdata_cli.shards.problems import Problem
+    from atdata_cli.shards.reader import Located
     from atdata_cli.shards.scan import DatasetInfo, ShardInfo
-    from atdata_cli.sources.base import Sample
+    from atdata_cli.shards.verify import VerifyReport
+    from atdata_cli.sources.base import Files, Sample
 
 __all__ = ["field_rows", "inspect", "key_range", "summary"]
 
@@ -26,6 +32,9 @@ def inspect(
     head: opt.Head = None,
     key: opt.SampleKey = None,
     field: opt.SampleField = None,
+    verify: opt.Verify = False,
+    jobs: opt.Jobs = None,
+    html: opt.Html = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -38,7 +47,7 @@ def inspect(
 ) -> None:
     """Show what a dataset holds: shards, samples, sizes, fields, schema.
 
-    With a manifest it answers at once; without one it reads the tars' headers.
+    With a manifest it answers at once; without one it reads the tars' headers. --verify reads every byte.
     """
     from atdata_cli.refs import parse
     from atdata_cli.shards.reader import locate
@@ -48,6 +57,9 @@ def inspect(
 
     if field is not None and key is None:
         raise UsageError("--field needs --key KEY")
+    if head is not None or key is not None:
+        _check_alone(verify=verify, html=html)
+    write_report = _page_writer(html, as_json=json)
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     files = StoreFiles(opt.store_options(endpoint_url, profile, region, store_option))
     located = locate(parse(ref), files)
@@ -57,10 +69,66 @@ def inspect(
             _write_field(sample, field)
         else:
             _print_samples(output, [sample])
-    elif head is not None:
+        return
+    if head is not None:
         _print_samples(output, first_samples(located, files, head))
+        return
+    checked = _verify(output, located, files, jobs) if verify else None
+    if checked is None or html is not None:
+        info = look(located, files)
+        if html is not None and write_report is not None:
+            write_report(info, located, files, html, problems=checked.problems if checked else None)
+            if html != "-":
+                output.say(f"wrote {html}")
+        if checked is None and (html is None or json):
+            _print_dataset(output, info)
+    if checked is not None and checked.problems:
+        raise typer.Exit(ExitCode.INTEGRITY)
+
+
+def _verify(output: Output, located: Located, files: Files, jobs: int | None) -> VerifyReport:
+    """Check every byte, and say what is wrong: one problem a line, or one document."""
+    from atdata_cli.shards.verify import verify
+
+    report = verify(located, files, jobs=jobs)
+    totals = f"{count(report.samples, 'sample')} in {count(report.shards, 'shard')}, {human_bytes(report.bytes)}"
+    if output.as_json:
+        document = {"url": redact(located.url), "samples": report.samples, "shards": report.shards}
+        problems = [asdict(problem) | {"shard": redact(problem.shard)} for problem in report.problems]
+        output.document(document | {"bytes": report.bytes, "problems": problems})
     else:
-        _print_dataset(output, look(located, files))
+        output.data([_problem_line(problem) for problem in report.problems])
+    if report.problems:
+        output.problem(f"{count(len(report.problems), 'problem')} in {totals}")
+    else:
+        output.say(f"verified {totals}: every byte as it should be", style="32")
+    return report
+
+
+def _problem_line(problem: Problem) -> str:
+    """``kind: shard: key at byte N: detail``."""
+    where = [printable(redact(problem.shard))]
+    if problem.key is not None:
+        where.append(printable(problem.key))
+    at = "" if problem.offset is None else f" at byte {problem.offset}"
+    return f"{problem.kind}: {': '.join(where)}{at}: {printable(problem.detail)}"
+
+
+def _check_alone(*, verify: bool, html: str | None) -> None:
+    if verify or html is not None:
+        option = "--verify" if verify else "--html"
+        raise UsageError(f"{option} is about the whole dataset: it goes without --head and --key")
+
+
+def _page_writer(html: str | None, *, as_json: bool) -> Callable[..., None] | None:
+    """What writes the page, if one is asked for; before anything is read, as its packages may be missing."""
+    if html is None:
+        return None
+    if html == "-" and as_json:
+        raise UsageError("--html - and --json both want standard output")
+    from atdata_cli.report.page import write_report
+
+    return write_report
 
 
 def _write_field(sample: Sample, field: str) -> None:
@@ -135,31 +203,13 @@ def summary(info: DatasetInfo) -> Iterator[tuple[str, str]]:
 def field_rows(info: DatasetInfo) -> Iterator[tuple[str, str, str, str, str]]:
     """Of each field: name, kind, in how many samples, range, example."""
     for name, known in info.fields.items():
-        yield printable(name), _kind(known), f"{known.get('samples', 0):,}", _range(known), _example(info, name, known)
-
-
-def _kind(known: Mapping[str, Any]) -> str:
-    kind = str(known.get("kind", "?"))
-    if kind == "ndarray":
-        return f"{'/'.join(known.get('dtypes', ()))} array"
-    if kind == "array":
-        return f"list of {known['items']['kind']}" if "items" in known else "list"
-    return kind
-
-
-def _range(known: Mapping[str, Any]) -> str:
-    if "size" in known:
-        low, high = known["size"]
-        return human_bytes(low) if low == high else f"{human_bytes(low)} … {human_bytes(high)}"
-    if known.get("shape") is not None:
-        return " × ".join("?" if side is None else str(side) for side in known["shape"]) or "scalar"
-    if "range" in known:
-        low, high = known["range"]
-        return f"{low:g} … {high:g}" if isinstance(low, float) else f"{low} … {high}"
-    if "length" in known:
-        low, high = known["length"]
-        return f"length {low}" if low == high else f"length {low} … {high}"
-    return ""
+        yield (
+            printable(name),
+            described_kind(known),
+            f"{known.get('samples', 0):,}",
+            described_range(known),
+            _example(info, name, known),
+        )
 
 
 def _example(info: DatasetInfo, name: str, known: Mapping[str, Any]) -> str:

@@ -298,3 +298,4 @@ LongStoreOption = Annotated[
     list[str] | None,
     typer.Option("--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
 ]
+Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at; '-' is stdout.")]

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 from atdata_cli.errors import IntegrityError, from_os_error
 
-__all__ = ["BLOCK", "Damage", "Kind", "Member", "TarDamage", "TarReader", "is_header"]
+__all__ = ["BLOCK", "Damage", "Kind", "Member", "TarDamage", "TarReader", "archive_bytes", "is_header", "padded"]
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -28,6 +28,8 @@ _LARGEST_SIZE = (1 << 63) - 1
 # Magic and version of POSIX and of GNU headers, and where in a header they are.
 _MAGIC = re.compile(rb"ustar(?:\x0000|  \x00)")
 _MAGIC_AT = 257
+
+RECORD = 20 * BLOCK  # what archives are padded to, by POSIX and by everyone
 
 Kind = Literal["file", "folder", "hardlink", "symlink", "other"]
 
@@ -48,6 +50,16 @@ _REFUSED = {
     ord("S"): "a sparse file",
     ord("M"): "the continuation of a file from another volume",
 }
+
+
+def padded(size: int) -> int:
+    """Bytes that a payload of *size* bytes takes in a tar."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def archive_bytes(members: int) -> int:
+    """Bytes of a tar whose members (headers, payloads and padding) take *members* bytes."""
+    return -(-(members + 2 * BLOCK) // RECORD) * RECORD
 
 
 class Member(NamedTuple):

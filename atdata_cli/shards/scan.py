@@ -12,8 +12,8 @@ from atdata_cli.errors import NotFoundError
 from atdata_cli.samples.codec import unpack_rows
 from atdata_cli.samples.keys import is_meta, split_name
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, observe_rows
+from atdata_cli.samples.tar import archive_bytes
 from atdata_cli.shards.reader import Located, Shard
-from atdata_cli.shards.writer import archive_bytes
 from atdata_cli.sources.base import Files, Sample, Value
 from atdata_cli.sources.tars import OpenTar, TarSource
 

@@ -10,11 +10,12 @@ from posixpath import join
 
 from atdata_cli.samples.codec import unpack_rows
 from atdata_cli.samples.schema import FieldStats, MemberStats, merge_stats, observe_rows
+from atdata_cli.samples.tar import archive_bytes
 from atdata_cli.shards.manifest import ShardRow
 from atdata_cli.shards.plan import Limits, shard_name
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.shards.stream import Pipeline, ShardStream, Stored
-from atdata_cli.shards.writer import TarCounter, TarWriter, archive_bytes, member_bytes
+from atdata_cli.shards.writer import TarCounter, TarWriter, member_bytes
 from atdata_cli.sources.base import Sample, Value
 
 __all__ = ["FinishedShard", "ShardWriter"]

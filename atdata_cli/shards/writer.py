@@ -16,12 +16,11 @@ from zlib import adler32
 import webdataset
 
 from atdata_cli.errors import DataError
+from atdata_cli.samples.tar import BLOCK, archive_bytes, padded
 from atdata_cli.sources.base import Blob, Value
 
 __all__ = ["TarWriter", "archive_bytes", "member_bytes", "padded"]
 
-BLOCK = tarfile.BLOCKSIZE
-RECORD = tarfile.RECORDSIZE
 _MAX_NAME = 100  # of a name that fits into the header itself
 _MAX_SIZE = 1 << 33  # eleven octal digits; the header says a larger size in an extension
 _ZEROS = bytes(BLOCK)
@@ -32,16 +31,6 @@ class _Stream(Protocol):
     def take(self) -> bytearray: ...
 
     def send(self, buffer: bytearray, length: int) -> None: ...
-
-
-def padded(size: int) -> int:
-    """Bytes that a payload of *size* bytes takes in a tar."""
-    return -(-size // BLOCK) * BLOCK
-
-
-def archive_bytes(members: int) -> int:
-    """Bytes of a tar whose members (headers, payloads and padding) take *members* bytes."""
-    return -(-(members + 2 * BLOCK) // RECORD) * RECORD
 
 
 def member_bytes(name: str, size: int) -> int:

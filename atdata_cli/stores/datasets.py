@@ -9,13 +9,14 @@ from atdata_cli.refs import parse
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.reader import Located, dataset_shards, locate
 from atdata_cli.shards.scan import DatasetInfo, inspect
+from atdata_cli.shards.verify import VerifyReport, verify
 from atdata_cli.sources.base import Source
 from atdata_cli.sources.registry import ReadOptions
 from atdata_cli.sources.registry import open_source as open_names
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.registry import StoreOptions
 
-__all__ = ["inspect_dataset", "open_source", "read_manifest"]
+__all__ = ["inspect_dataset", "open_source", "read_manifest", "verify_dataset"]
 
 
 def open_source(*names: str, stores: StoreOptions | None = None, **reading: Any) -> Source:
@@ -68,6 +69,23 @@ def inspect_dataset(ref: str, *, stores: StoreOptions | None = None) -> DatasetI
     IntegrityError : the dataset is unfinished, or a tar damaged.
     """
     return inspect(*_locate(ref, stores))
+
+
+def verify_dataset(ref: str, *, stores: StoreOptions | None = None, jobs: int | None = None) -> VerifyReport:
+    """Check every byte of a dataset; lists everything that is wrong.
+
+    Parameters
+    ----------
+    ref : as for :func:`inspect_dataset`.
+    stores : how stores are reached.
+    jobs : processes; None for the cores.
+
+    Raises
+    ------
+    NotFoundError : there is nothing.
+    IntegrityError : the dataset is unfinished, or its manifest cannot be read.
+    """
+    return verify(*_locate(ref, stores), jobs=jobs)
 
 
 def _locate(ref: str, stores: StoreOptions | None) -> tuple[Located, StoreFiles]:

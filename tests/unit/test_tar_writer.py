@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atdata_cli.errors import DataError
-from atdata_cli.shards.writer import TarCounter, TarWriter, archive_bytes, member_bytes
+from atdata_cli.samples.tar import archive_bytes
+from atdata_cli.shards.writer import TarCounter, TarWriter, member_bytes
 
 
 class Memory:
