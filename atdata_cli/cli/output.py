@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
+from atdata_cli.words import count, human_bytes
 
 if TYPE_CHECKING:
     from atdata_cli.shards.feed import Progress
@@ -20,20 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Output", "count", "human_bytes", "print_error"]
 
 _REDRAW_SECONDS = 0.1
-
-
-def human_bytes(size: float) -> str:
-    """``1.5 MiB``; exact below 1 KiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def count(number: int, noun: str) -> str:
-    """``1 sample``, ``2,000 samples``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def print_error(error: AtdataError, *, as_json: bool) -> None:

@@ -1,0 +1,19 @@
+"""Numbers in a person's words."""
+
+from __future__ import annotations
+
+__all__ = ["count", "human_bytes"]
+
+
+def human_bytes(size: float) -> str:
+    """``1.5 MiB``; exact below 1 KiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 sample``, ``2,000 samples``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
