@@ -12,7 +12,7 @@ DEMO := .venv-demo
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --editable '.[parquet]' --group check --group test --group bench
+	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test --group bench
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.

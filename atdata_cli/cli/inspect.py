@@ -13,6 +13,7 @@ from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import NotFoundError, UsageError
 from atdata_cli.refs import printable, redact
+from atdata_cli.samples.describe import described_kind, described_range
 
 if TYPE_CHECKING:
     from atdata_cli.shards.scan import DatasetInfo, ShardInfo
@@ -26,6 +27,7 @@ def inspect(
     head: opt.Head = None,
     key: opt.SampleKey = None,
     field: opt.SampleField = None,
+    html: opt.Html = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -48,6 +50,9 @@ def inspect(
 
     if field is not None and key is None:
         raise UsageError("--field needs --key KEY")
+    if html is not None:
+        _check_html(html, as_json=json, samples=head is not None or key is not None)
+        from atdata_cli.report.page import write_report
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     files = StoreFiles(opt.store_options(endpoint_url, profile, region, store_option))
     located = locate(parse(ref), files)
@@ -60,7 +65,19 @@ def inspect(
     elif head is not None:
         _print_samples(output, first_samples(located, files, head))
     else:
-        _print_dataset(output, look(located, files))
+        info = look(located, files)
+        if html is not None:
+            write_report(info, located, files, html)
+            output.say(f"wrote {html}")
+        if html is None or json:
+            _print_dataset(output, info)
+
+
+def _check_html(html: str, *, as_json: bool, samples: bool) -> None:
+    if samples:
+        raise UsageError("--html is a page of the whole dataset: it goes without --head and --key")
+    if html == "-" and as_json:
+        raise UsageError("--html - and --json both want standard output")
 
 
 def _write_field(sample: Sample, field: str) -> None:
@@ -135,31 +152,13 @@ def summary(info: DatasetInfo) -> Iterator[tuple[str, str]]:
 def field_rows(info: DatasetInfo) -> Iterator[tuple[str, str, str, str, str]]:
     """Of each field: name, kind, in how many samples, range, example."""
     for name, known in info.fields.items():
-        yield printable(name), _kind(known), f"{known.get('samples', 0):,}", _range(known), _example(info, name, known)
-
-
-def _kind(known: Mapping[str, Any]) -> str:
-    kind = str(known.get("kind", "?"))
-    if kind == "ndarray":
-        return f"{'/'.join(known.get('dtypes', ()))} array"
-    if kind == "array":
-        return f"list of {known['items']['kind']}" if "items" in known else "list"
-    return kind
-
-
-def _range(known: Mapping[str, Any]) -> str:
-    if "size" in known:
-        low, high = known["size"]
-        return human_bytes(low) if low == high else f"{human_bytes(low)} … {human_bytes(high)}"
-    if known.get("shape") is not None:
-        return " × ".join("?" if side is None else str(side) for side in known["shape"]) or "scalar"
-    if "range" in known:
-        low, high = known["range"]
-        return f"{low:g} … {high:g}" if isinstance(low, float) else f"{low} … {high}"
-    if "length" in known:
-        low, high = known["length"]
-        return f"length {low}" if low == high else f"length {low} … {high}"
-    return ""
+        yield (
+            printable(name),
+            described_kind(known),
+            f"{known.get('samples', 0):,}",
+            described_range(known),
+            _example(info, name, known),
+        )
 
 
 def _example(info: DatasetInfo, name: str, known: Mapping[str, Any]) -> str:

@@ -225,3 +225,4 @@ SampleField = Annotated[
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check every byte; list everything that is wrong.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; default the cores.")]
+Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at; '-' is stdout.")]

@@ -1,0 +1,1 @@
+"""``inspect --html``: one self-contained page to look at a dataset."""
