@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from math import isfinite
 from typing import Any
@@ -104,7 +105,10 @@ class Column:
         if self._repeats(self.labels) and self.labels.total() == len(self.lengths):
             return categories("values", self.labels)
         if self.lengths:
-            return histogram("length", self.lengths, what="length")
+            lengths = histogram("length", self.lengths, what="length")
+            if len(self.labels) < len(self.lengths):
+                return lengths
+            return replace(lengths, summary=f"{len(self.labels):,} different texts. Length: {lengths.summary}")
         if self.sizes:
             return histogram("size", self.sizes, what="size", show=human_bytes)
         return None

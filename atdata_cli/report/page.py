@@ -138,6 +138,7 @@ def _page(info: DatasetInfo, found: Gathered, problems: Sequence[Problem] | None
         "all_read": found.samples == info.samples,
         "total": info.samples,
         "cards": [{"sample": card, "shard": basename(redact(card.shard))} for card in found.cards],
+        "shown_samples": _shown_samples(info, found),
         "compact": _compact(found.cards),
         "table": _table(found.cards),
         "fields": [_field(name, known, info) for name, known in list(info.fields.items())[:_MOST_FIELDS]],
@@ -165,7 +166,9 @@ def _tiles(info: DatasetInfo) -> Iterator[_Tile]:
     yield _Tile("stored", human_bytes(info.bytes), f"{human_bytes(info.payload)} of payload")
     if info.overhead is not None:
         yield _Tile("tar overhead", f"{info.overhead:.1%}", "headers and padding")
-    yield _Tile("fields", f"{len(info.fields):,}", cut(", ".join(info.fields), 40))
+    yield _Tile(
+        "fields", f"{len(info.fields):,}", ", ".join(list(info.fields)[:4]) + (" …" if len(info.fields) > 4 else "")
+    )
     for split, samples in list((info.splits or {}).items())[:6]:
         yield _Tile(f"split {cut(split, 20)}", f"{samples:,}", f"{samples / max(info.samples, 1):.1%} of the samples")
 
@@ -178,6 +181,13 @@ def _notes(info: DatasetInfo) -> Iterator[str]:
         yield f"{count(info.skipped, 'member')} in the tars belong to no sample and were skipped."
 
 
+def _shown_samples(info: DatasetInfo, found: Gathered) -> str:
+    shards = len({card.shard for card in found.cards})
+    if len(found.cards) == info.samples:
+        return f"All {info.samples:,}." if info.samples > 1 else "The only one."
+    return f"{len(found.cards)} of {info.samples:,}, from {count(shards, 'shard')}."
+
+
 def _table(cards: Sequence[Card]) -> dict[str, Any] | None:
     """Samples as rows, if all that they hold are a few short values."""
     fields = list(dict.fromkeys(shown.name for card in cards for shown in card.previews))
@@ -187,7 +197,8 @@ def _table(cards: Sequence[Card]) -> dict[str, Any] | None:
     for card in cards:
         texts = {shown.name: shown.text for shown in card.previews}
         rows.append({"key": card.key, "cells": [texts.get(name, "") for name in fields]})
-    return {"fields": fields, "rows": rows}
+    other = {shown.name for card in cards for shown in card.previews if not shown.number and shown.text != "null"}
+    return {"fields": fields, "rows": rows, "numbers": [name not in other for name in fields]}
 
 
 def _compact(cards: Sequence[Card]) -> bool:

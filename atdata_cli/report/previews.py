@@ -25,7 +25,6 @@ _LARGEST_AUDIO = 2 << 20
 _DEEPEST, _MOST_ENTRIES = 8, 100
 
 
-
 @dataclass(slots=True)
 class Room:
     """What the page can still take, in characters, so that it stays below 10 MB whatever the data."""
@@ -59,6 +58,7 @@ class Preview:
     src : of audio.
     points : of a sparkline.
     problem : what is wrong with it.
+    number : whether it is one number.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Preview:
     src: str = ""
     points: str = ""
     problem: str | None = None
+    number: bool = False
 
     @property
     def small(self) -> bool:
@@ -90,7 +91,8 @@ def preview(name: str, value: Any, room: Room) -> Preview:
         return _signal(name, value, room)
     if isinstance(value, list | dict):
         return _structure(name, value, room)
-    return Preview(name, "inline", _scalar(value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Preview(name, "inline", _scalar(value), number=is_number)
 
 
 def _scalar(value: Any) -> str:
@@ -154,8 +156,7 @@ def _signal(name: str, values: list[Any], room: Room) -> Preview:
 
 
 def _shape(array: np.ndarray[Any, Any]) -> str:
-    sides = " × ".join(f"{side:,}" for side in array.shape)
-    return f"{array.dtype.name} {sides}" if sides else f"{array.dtype.name} scalar"
+    return f"{array.dtype.name}[{' × '.join(f'{side:,}' for side in array.shape)}]"
 
 
 def _array(name: str, array: np.ndarray[Any, Any], room: Room) -> Preview:
