@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 REFERENCE := .venv-reference
 DEMO := .venv-demo
 
+BROWSER := $(VENV)/.browser
+
 .PHONY: demo test check bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
@@ -20,7 +22,13 @@ $(REFERENCE)/.installed: tests/servers/reference.py pyproject.toml
 	$(PYTHON) tests/servers/reference.py install $(REFERENCE) .
 	touch $@
 
-test: check $(REFERENCE)/.installed
+# The report is looked at in a real browser; Debian's will do, and so will any Chromium of that name.
+$(BROWSER): $(STAMP)
+	command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
+	touch $@
+
+test: check $(REFERENCE)/.installed $(BROWSER)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
 
 check: $(STAMP)
@@ -35,13 +43,15 @@ bench: $(STAMP) $(REFERENCE)/.installed
 # Real data: scikit-learn's handwritten digits and photographs as images, vega_datasets' weather as a table.
 demo:
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/pip install --quiet --disable-pip-version-check .
+	$(DEMO)/bin/pip install --quiet --disable-pip-version-check '.[report]'
 	$(DEMO)/bin/pip install --quiet --disable-pip-version-check --no-deps scikit-learn vega_datasets
 	$(DEMO)/bin/python tests/demo/prepare.py demo-out/data
 	$(DEMO)/bin/atdata-cli write demo-out/data/digits demo-out/digits --max-count 500
 	$(DEMO)/bin/atdata-cli write demo-out/data/photos demo-out/photos
 	$(DEMO)/bin/atdata-cli write demo-out/data/weather.csv demo-out/weather --key date
 	$(DEMO)/bin/atdata-cli inspect demo-out/digits
+	$(DEMO)/bin/atdata-cli inspect demo-out/digits --html demo-out/digits.html
+	$(DEMO)/bin/atdata-cli inspect demo-out/weather --html demo-out/weather.html
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:

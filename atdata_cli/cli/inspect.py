@@ -68,7 +68,8 @@ def inspect(
         info = look(located, files)
         if html is not None:
             write_report(info, located, files, html)
-            output.say(f"wrote {html}")
+            if html != "-":
+                output.say(f"wrote {html}")
         if html is None or json:
             _print_dataset(output, info)
 

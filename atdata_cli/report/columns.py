@@ -108,7 +108,8 @@ class Column:
             lengths = histogram("length", self.lengths, what="length")
             if len(self.labels) < len(self.lengths):
                 return lengths
-            return replace(lengths, summary=f"{len(self.labels):,} different texts. Length: {lengths.summary}")
+            uncapitalised = lengths.summary[0].lower() + lengths.summary[1:]
+            return replace(lengths, summary=f"{len(self.labels):,} different texts; length {uncapitalised}")
         if self.sizes:
             return histogram("size", self.sizes, what="size", show=human_bytes)
         return None

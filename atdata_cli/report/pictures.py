@@ -189,4 +189,4 @@ def sparkline(array: Array) -> str:
     low, span = numbers.min(), float(np.ptp(numbers)) or 1.0
     across = _SPARK_POINTS / (numbers.size - 1)
     room = SPARK_HEIGHT - 4
-    return " ".join(f"{i * across:.1f},{2 + room - room * (y - low) / span:.1f}" for i, y in enumerate(numbers))
+    return " ".join(f"{i * across:.1f},{2 + room * (1 - (y - low) / span):.1f}" for i, y in enumerate(numbers))

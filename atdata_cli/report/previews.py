@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from math import isfinite
 from typing import Any, Literal
 
@@ -27,15 +28,15 @@ _DEEPEST, _MOST_ENTRIES = 8, 100
 
 @dataclass(slots=True)
 class Room:
-    """What the page can still take, in characters, so that it stays below 10 MB whatever the data."""
+    """What the page can still take, in bytes, so that it stays below 10 MB whatever the data."""
 
-    images: int = 4_000_000
-    audio: int = 3_000_000
+    images: int = 3_000_000
+    audio: int = 2_900_000
     text: int = 1_000_000
 
-    def take(self, what: Literal["images", "audio", "text"], size: int) -> bool:
-        """Whether *size* fits; if so it is taken."""
-        left = getattr(self, what) - size
+    def take(self, what: Literal["images", "audio", "text"], text: str) -> bool:
+        """Whether *text* fits, escaped; if so it is taken."""
+        left = getattr(self, what) - len(escape(text).encode("utf-8", "replace"))
         if left < 0:
             return False
         setattr(self, what, left)
@@ -111,7 +112,7 @@ def _text(name: str, text: str, room: Room, *, kind: Literal["text", "code"] = "
     head = "\n".join(text[:_HEAD].split("\n")[:12]) + " …"
     note = note or f"{len(text):,} characters"
     whole = cut(text, _WHOLE)
-    return Preview(name, kind, head, whole if room.take("text", len(whole)) else "", note=note)
+    return Preview(name, kind, head, whole if room.take("text", whole) else "", note=note)
 
 
 def _structure(name: str, value: Any, room: Room) -> Preview:
@@ -151,7 +152,7 @@ def _is_signal(values: list[Any]) -> bool:
 def _signal(name: str, values: list[Any], room: Room) -> Preview:
     points = sparkline(np.array(values, np.float64))
     whole = ", ".join(map(_scalar, values[:1000])) + (" …" if len(values) > 1000 else "")
-    whole = whole if room.take("text", len(whole) + len(points)) else ""
+    whole = whole if room.take("text", whole) else ""
     return Preview(name, "spark", whole=whole, note=f"list of {len(values):,} numbers", points=points)
 
 
@@ -165,11 +166,11 @@ def _array(name: str, array: np.ndarray[Any, Any], room: Room) -> Preview:
         low, high = array.min(), array.max()
         note += f", {_scalar(low.item())} … {_scalar(high.item())}" if array.ndim else f", {_scalar(low.item())}"
     picture = array_picture(array)
-    if picture is not None and room.take("images", len(picture.src)):
+    if picture is not None and room.take("images", picture.src):
         note += f" ({picture.note})" if picture.note else ""
         return Preview(name, "image", note=note, picture=picture)
     points = sparkline(array)
-    if points and room.take("text", len(points)):
+    if points and room.take("text", points):
         return Preview(name, "spark", note=note, points=points)
     return Preview(name, "inline", note)
 
@@ -184,7 +185,7 @@ def _image(name: str, member: Member, room: Room) -> Preview:
         picture = thumbnail(member.value)
     except Undecodable as error:
         return Preview(name, "image", note=size, problem=cut(str(error), 200))
-    if not room.take("images", len(picture.src)):
+    if not room.take("images", picture.src):
         return Preview(name, "image", note=f"{picture.note}, {size}: left out to keep this page small")
     return Preview(name, "image", note=f"{picture.note}, {size}", picture=picture)
 
@@ -197,7 +198,7 @@ def _audio(name: str, member: Member, room: Room) -> Preview:
     if kind is None:
         return Preview(name, "audio", note=note, problem="not audio of a known format (WAV, FLAC, Ogg, MP3)")
     src = data_uri(kind, member.value)
-    if not room.take("audio", len(src)):
+    if not room.take("audio", src):
         return Preview(name, "audio", note=f"{note}: left out to keep this page small")
     return Preview(name, "audio", note=f"{kind.partition('/')[2].upper()}, {human_bytes(member.size)}", src=src)
 
