@@ -148,6 +148,8 @@ class Manifest:
         }
         known = _typed(document, _REQUIRED | optional)
         known["shards"] = tuple(_shard_row(row) for row in known.get("shards", ()))
+        for entry in known.get("fields", {}).values():
+            _check_field(entry)
         if "splits" in known:
             known["splits"] = {
                 _split_name(name): SplitRow(**_typed(row, _SPLIT_ROW)) for name, row in known["splits"].items()
@@ -160,6 +162,7 @@ _OPTIONAL = {"shards": list, "fields": dict, "schema": dict, "rejected": int, "o
 _NULLABLE = {"compression": str, "split": str, "splits": dict}
 _SHARD_ROW = {"name": str, "samples": int, "bytes": int, "sha256": str, "first_key": str, "last_key": str}
 _SPLIT_ROW = {"manifest": str, "sha256": str, "samples": int, "bytes": int, "payload": int, "shards": int}
+_FIELD = {"kind": str, "samples": int, "nulls": int, "bytes": int, "kinds": dict, "dtypes": list, "items": dict}
 _LARGEST = (1 << 63) - 1
 
 
@@ -177,6 +180,27 @@ def _typed(row: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
         if type(value) is not kind or (isinstance(value, int) and not 0 <= value <= _LARGEST):
             raise ValueError(f'"{name}" is {"missing" if value is None else _shown(value)}')
     return {name: row[name] for name in kinds}
+
+
+def _check_field(entry: Any) -> None:
+    """Check what is known of one field; unknown entries may be anything.
+
+    Raises
+    ------
+    ValueError : something is not of the type that it must have.
+    """
+    _typed(entry, {name: kind for name, kind in _FIELD.items() if isinstance(entry, dict) and name in entry})
+    for name in ("range", "length", "size"):
+        pair = entry.get(name, [0, 0])
+        if not isinstance(pair, list) or len(pair) != 2 or not all(type(end) in (int, float) for end in pair):
+            raise ValueError(f'"{name}" is {_shown(pair)}')
+    shape = entry.get("shape")
+    if shape is not None and (not isinstance(shape, list) or {type(side) for side in shape} - {int, type(None)}):
+        raise ValueError(f'"shape" is {_shown(shape)}')
+    if not all(isinstance(dtype, str) for dtype in entry.get("dtypes", ())):
+        raise ValueError(f'"dtypes" is {_shown(entry["dtypes"])}')
+    if "items" in entry:
+        _check_field(entry["items"])
 
 
 def _shard_row(row: Any) -> ShardRow:

@@ -72,6 +72,21 @@ SPLIT = ("splits", "train")
         *((MANIFEST, ("samples",), value) for value in (-1, 1.5, "2", True, None, [], 1 << 63, 10**30, 1e300)),
         *((MANIFEST, ("shards",), value) for value in (None, 5, "x", {}, [5], [None], [[]], [{}])),
         *((MANIFEST, (name,), [1]) for name in ("options", "fields", "schema", "job", "name", "compression", "split")),
+        *((MANIFEST, ("fields", "jpg"), value) for value in (None, 5, "x", [])),
+        *(
+            (MANIFEST, ("fields", "jpg"), {name: value})
+            for name, values in {
+                "kind": (5, None),
+                "samples": (-1, "1", 1.5),
+                "size": (5, [1], [1, 2, 3], ["a", "b"], [1, None], "ab"),
+                "range": (None, {}, [True, 1]),
+                "length": ([[], []],),
+                "shape": (5, "x", [1.5], ["a"]),
+                "dtypes": ("f4", [4]),
+                "items": ([], {"kind": 1}, {"items": {"range": 3}}),
+            }.items()
+            for value in values
+        ),
         *((MANIFEST, ("splits",), value) for value in ([], "x", 5, {"a": 5}, {"a": {}})),
         *(
             (MANIFEST, (*SHARD, "name"), value)
