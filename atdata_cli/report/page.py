@@ -221,12 +221,13 @@ def _problem(problem: Problem) -> dict[str, str]:
 
 def _field(name: str, known: Mapping[str, Any], info: DatasetInfo) -> dict[str, str]:
     nulls = known.get("nulls", 0)
+    required = info.schema.get("required")  # given by --schema, it may be any JSON
     return {
         "name": name,
         "kind": described_kind(known),
         "samples": f"{known.get('samples', 0):,}" + (f" (and {nulls:,} null)" if nulls else ""),
         "range": described_range(known),
-        "required": "yes" if name in info.schema.get("required", ()) else "no",
+        "required": "yes" if isinstance(required, list) and name in required else "no",
     }
 
 

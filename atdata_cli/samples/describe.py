@@ -16,7 +16,7 @@ def described_kind(known: Mapping[str, Any]) -> str:
     if kind == "ndarray":
         return f"{'/'.join(known.get('dtypes', ()))} array"
     if kind == "array":
-        return f"list of {known['items']['kind']}" if "items" in known else "list"
+        return f"list of {known['items'].get('kind', '?')}" if "items" in known else "list"
     return kind
 
 
