@@ -104,7 +104,7 @@ def _text(resolved: Sequence[ResolvedShard], form: opt.UrlFormat, end: str) -> s
     from atdata_cli.stores.resolve import as_wds, compress
 
     if form == opt.UrlFormat.JSON:
-        return _dump({"shards": [_document(one) for one in resolved]})
+        return jsonlib.dumps({"shards": [_document(one) for one in resolved]}) + "\n"
     for one in resolved:
         if end in one.url:
             raise UsageError(
@@ -128,20 +128,6 @@ def _document(one: ResolvedShard) -> dict[str, Any]:
         "sha256": shard.row.sha256 if shard.row else None,
         "expires": one.end.isoformat().replace("+00:00", "Z") if one.end else None,
     }
-
-
-def _dump(document: dict[str, Any]) -> str:
-    text = jsonlib.dumps(document, ensure_ascii=False)
-    # A name that is no Unicode (bytes of a file system) can only stand there escaped.
-    return (text if _encodable(text) else jsonlib.dumps(document)) + "\n"
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _write(text: str, path: str | None) -> None:
