@@ -7,28 +7,10 @@ import json
 import urllib.request
 
 import msgpack
-import pytest
 
 from atdata_cli import S3DataStore
 from tests.cli.conftest import rows
 from tests.cli.test_write import manifest_of, tree
-from tests.servers.seaweed import S3Server
-
-
-@pytest.fixture
-def s3_env(s3_server: S3Server) -> dict[str, str]:
-    """The normal AWS variables."""
-    return {
-        "AWS_ENDPOINT_URL": s3_server.endpoint,
-        "AWS_ACCESS_KEY_ID": s3_server.key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret,
-        "AWS_REGION": "us-east-1",
-    }
-
-
-@pytest.fixture
-def store(s3_server: S3Server, s3_bucket: str) -> S3DataStore:
-    return S3DataStore(s3_server.credentials, bucket=s3_bucket)
 
 
 def objects(store: S3DataStore, prefix: str) -> dict[str, bytes]:
