@@ -143,15 +143,38 @@ class Manifest:
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         known["shards"] = tuple(_shard_row(row) for row in document.get("shards", ()))
         if known.get("splits") is not None:
-            known["splits"] = {
-                name: SplitRow(**{key: row[key] for key in SplitRow.__dataclass_fields__})
-                for name, row in known["splits"].items()
-            }
-        return cls(**known)
+            if not isinstance(known["splits"], dict):
+                raise TypeError("splits must be an object")
+            known["splits"] = {name: _split_row(name, row) for name, row in known["splits"].items()}
+        manifest = cls(**known)
+        _check_types(manifest, ("name", "encoding", "job"), ("samples", "bytes", "payload", "rejected"))
+        if not isinstance(manifest.schema, dict) or not isinstance(manifest.fields, dict):
+            raise TypeError("fields and schema must be objects")
+        return manifest
+
+
+def _check_types(parsed: Any, texts: Sequence[str], counts: Sequence[str]) -> None:
+    for name in texts:
+        if type(getattr(parsed, name)) is not str:
+            raise TypeError(f"{name!r} must be text")
+    for name in counts:
+        count = getattr(parsed, name)
+        if type(count) is not int or count < 0:
+            raise TypeError(f"{name!r} must be a number of things")
+
+
+def _split_row(name: str, row: Mapping[str, Any]) -> SplitRow:
+    parsed = SplitRow(**{key: row[key] for key in SplitRow.__dataclass_fields__})
+    _check_types(parsed, ("manifest", "sha256"), ("samples", "bytes", "payload", "shards"))
+    # It names a folder beside the manifest.
+    if not name or "/" in name or "\\" in name or name.startswith("."):
+        raise ValueError(f"{name!r} is no split's name")
+    return parsed
 
 
 def _shard_row(row: Mapping[str, Any]) -> ShardRow:
     parsed = ShardRow(**{key: row[key] for key in ShardRow.__dataclass_fields__})
+    _check_types(parsed, ("name", "sha256", "first_key", "last_key"), ("samples", "bytes"))
     # Names are relative to the manifest, in one folder: anything else would reach outside the dataset.
     if not parsed.name or "/" in parsed.name or "\\" in parsed.name or parsed.name.startswith("."):
         raise ValueError(f"{parsed.name!r} is no shard name")
