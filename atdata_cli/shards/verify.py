@@ -151,8 +151,11 @@ def _run(
         jobs = usable_cores() if size >= _WORTH_PROCESSES else 1
     jobs = min(jobs, len(tasks))
     if jobs > 1:
-        for message in run_in_processes(functools.partial(_worker, parts, files), tasks, jobs, preload=__name__):
-            take(message)
+        make_work = functools.partial(_worker, parts, files)
+        # Closed, so that no worker outlives an error or Ctrl-C.
+        with contextlib.closing(run_in_processes(make_work, tasks, jobs, preload=__name__)) as messages:
+            for message in messages:
+                take(message)
         return
     work = _worker(parts, files)
     for task in tasks:

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -28,7 +28,9 @@ def usable_cores() -> int:
     return cores
 
 
-def run_in_processes(make_work: Callable[[], Work], tasks: Iterable[Any], jobs: int, *, preload: str) -> Iterator[Any]:
+def run_in_processes(
+    make_work: Callable[[], Work], tasks: Iterable[Any], jobs: int, *, preload: str
+) -> Generator[Any, None, None]:
     """Run *tasks* on *jobs* processes; their messages as they come.
 
     A worker gets its next task when it has finished one, and waits while nobody takes its messages: so memory does
@@ -55,7 +57,7 @@ def run_in_processes(make_work: Callable[[], Work], tasks: Iterable[Any], jobs: 
     try:
         for _ in range(jobs):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(make_work, theirs), daemon=True)  # type: ignore[attr-defined]
+            process = context.Process(target=_serve, args=(make_work, theirs, dict(os.environ)), daemon=True)  # type: ignore[attr-defined]
             process.start()
             theirs.close()
             processes.append(process)
@@ -96,10 +98,12 @@ def _messages(connection: Connection, waiting: Iterator[Any], open_ends: list[Co
         _next_task(connection, waiting, open_ends)
 
 
-def _serve(make_work: Callable[[], Work], connection: Connection) -> None:
+def _serve(make_work: Callable[[], Work], connection: Connection, environment: Mapping[str, str]) -> None:
     """A worker's life."""
     # Ctrl-C reaches the whole group; the parent alone says what is to be done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The fork server has the variables of when it started; credentials may have come since.
+    os.environ.update(environment)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             work = make_work()
