@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 REFERENCE := .venv-reference
 DEMO := .venv-demo
 
-BROWSER := $(VENV)/.browser
+SYSTEM := $(VENV)/.system
 
 .PHONY: demo test check bench clean
 
@@ -22,13 +22,17 @@ $(REFERENCE)/.installed: tests/servers/reference.py pyproject.toml
 	$(PYTHON) tests/servers/reference.py install $(REFERENCE) .
 	touch $@
 
-# The report is looked at in a real browser; Debian's will do, and so will any Chromium of that name.
-$(BROWSER): $(STAMP)
-	command -v chromium >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
+# Programs of the system, from Debian where they are missing: a real browser to look at the report, the tars of another
+# tool, and curl, with which webdataset opens URLs.
+$(SYSTEM): $(STAMP)
+	for need in chromium:chromium bsdtar:libarchive-tools curl:curl; do \
+	  command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	[ -z "$$missing" ] || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
 	touch $@
 
-test: check $(REFERENCE)/.installed $(BROWSER)
+test: check $(REFERENCE)/.installed $(SYSTEM)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
 
 check: $(STAMP)
