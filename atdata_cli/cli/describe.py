@@ -8,7 +8,7 @@ from typing import Any
 from atdata_cli.cli.output import human_bytes
 from atdata_cli.refs import printable
 from atdata_cli.samples.schema import member_kind
-from atdata_cli.sources.base import Value
+from atdata_cli.sources.base import Value, size_of
 
 __all__ = ["as_json", "as_member_json", "short", "short_member"]
 
@@ -34,7 +34,7 @@ def short(value: Any) -> str:
 
 def short_member(name: str, value: Value) -> str:
     """A member in one line: text as text, everything else by its size."""
-    size = len(value) if isinstance(value, bytes) else value.size
+    size = size_of(value)
     if member_kind(name) in _TEXTS and isinstance(value, bytes):
         try:
             return _cut(printable(value.decode("utf-8")))

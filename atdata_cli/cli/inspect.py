@@ -134,7 +134,8 @@ def _page_writer(html: str | None, *, as_json: bool) -> Callable[..., None] | No
 def _write_field(sample: Sample, field: str) -> None:
     """One field to stdout, byte for byte: of a packed sample text as UTF-8, bytes as they are, the rest as JSON."""
     from atdata_cli.samples.codec import dump_json
-    from atdata_cli.shards.scan import content, values
+    from atdata_cli.shards.scan import values
+    from atdata_cli.sources.base import content
 
     found = values(sample)
     if field not in found:

@@ -18,7 +18,7 @@ from atdata_cli.report.members import Member, decode
 from atdata_cli.report.previews import Preview, Room, preview
 from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.shards.scan import DatasetInfo
-from atdata_cli.sources.base import Files, Reject, Sample, Value
+from atdata_cli.sources.base import Files, Reject, Sample, size_of
 from atdata_cli.sources.tars import TarSource
 
 __all__ = ["Card", "Finding", "Gathered", "Problem", "gather"]
@@ -151,7 +151,7 @@ def _take(found: Gathered, sample: Sample, shard: str, room: Room | None) -> Non
     """Take one sample in; into the gallery too, if there is *room* given."""
     fields = decode(sample)
     found.samples += 1
-    found.sizes.append(sum(_size(value) for value in sample.fields.values()))
+    found.sizes.append(sum(size_of(value) for value in sample.fields.values()))
     found.columns.add(fields)
     problems = [(name, value.problem) for name, value in fields.items() if isinstance(value, Member) and value.problem]
     if room is not None:
@@ -162,10 +162,6 @@ def _take(found: Gathered, sample: Sample, shard: str, room: Room | None) -> Non
     found.findings.extend(
         Finding("unreadable field", shard, sample.key, None, f"{name}: {problem}") for name, problem in problems
     )
-
-
-def _size(value: Value) -> int:
-    return len(value) if isinstance(value, bytes) else value.size
 
 
 def _rejected(shard: str, rejects: Sequence[Reject]) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from atdata_cli.samples.codec import bytes_to_array, unpack_rows
 from atdata_cli.samples.schema import member_kind
-from atdata_cli.shards.scan import content, is_packed
-from atdata_cli.sources.base import Sample, Value
+from atdata_cli.shards.scan import is_packed
+from atdata_cli.sources.base import Sample, Value, content
 
 __all__ = ["LARGEST", "Member", "decode", "load"]
 

@@ -38,6 +38,8 @@ from atdata_cli.sources.base import (
     SampleSource,
     Source,
     Value,
+    content,
+    size_of,
 )
 
 __all__ = ["Feed", "Progress", "RejectSink", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
@@ -209,7 +211,7 @@ class SampleFeed(Feed):
     def mappings(self) -> Iterator[dict[str, Any]]:
         """See :class:`Feed`; members are read whole."""
         for sample in self._samples():
-            yield {"__key__": sample.key} | {name: _content(value) for name, value in sample.fields.items()}
+            yield {"__key__": sample.key} | {name: content(value) for name, value in sample.fields.items()}
 
     def _samples(self) -> Iterator[Sample]:
         wanted = None if self.options.fields is None else set(self.options.fields)
@@ -222,7 +224,7 @@ class SampleFeed(Feed):
                     self.rejects.add(Reject(sample.where, "has none of the fields named with --fields", sample.key))
                     continue
             if pack_map is not None and fields.keys() != {"msgpack"}:
-                fields = {"msgpack": pack_map({name: _content(fields[name]) for name in sorted(fields)})}
+                fields = {"msgpack": pack_map({name: content(fields[name]) for name in sorted(fields)})}
             yield sample if fields is sample.fields else Sample(sample.key, fields, sample.where, sample.extra)
 
     def _split(self, sample: Sample) -> str | None:
@@ -251,18 +253,11 @@ def _split_of(splits: Splits, value: Any, where: str) -> str:
         raise DataError(error.message, url=where, hint=error.hint) from error
 
 
-def _content(value: Value) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    with value.open() as reader:
-        return reader.read()
-
-
 def _small_text(value: Value, name: str, sample: Sample) -> str:
-    size = len(value) if isinstance(value, bytes) else value.size
+    size = size_of(value)
     if size > _LARGEST_VALUE:
         raise DataError(f"field {name!r} is too large to split by ({size} bytes)", url=sample.where)
-    return _content(value).decode("utf-8", "replace").strip()
+    return content(value).decode("utf-8", "replace").strip()
 
 
 @dataclass
@@ -366,7 +361,7 @@ class RowFeed(Feed):
                     row = self._fitted(row)
                     if self.encoding == "files":
                         fields = members(row, self._embedder, batch.file)
-                        sizes.append(sum(member_bytes(f"{0:010d}.{name}", _length(v)) for name, v in fields.items()))
+                        sizes.append(sum(member_bytes(f"{0:010d}.{name}", size_of(v)) for name, v in fields.items()))
                     else:
                         embedded = self._embedder.embed(row, batch.file).values()
                         size = len(encode(row)) + sum(content.size for _, content in embedded)
@@ -404,7 +399,7 @@ class RowFeed(Feed):
                     yield {"__key__": key, "msgpack": payload}
             else:
                 for sample in as_members(placed, self._embedder, self.rejects.add):
-                    yield {"__key__": sample.key} | {name: _content(v) for name, v in sample.fields.items()}
+                    yield {"__key__": sample.key} | {name: content(v) for name, v in sample.fields.items()}
 
     def _placed(self) -> Iterator[PlacedRows]:
         assert self._fields is not None, "prepare() comes first"
@@ -456,10 +451,6 @@ class RowFeed(Feed):
             if not self.rejects.failing:
                 writer_of(split).add(sample)
                 self.progress.samples += 1
-
-
-def _length(value: Value) -> int:
-    return len(value) if isinstance(value, bytes) else value.size
 
 
 def _consume(batches: list[RowBatch]) -> Iterator[RowBatch]:

@@ -14,10 +14,10 @@ from atdata_cli.samples.keys import is_meta, split_name
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, observe_rows
 from atdata_cli.samples.tar import archive_bytes
 from atdata_cli.shards.reader import Located, Shard
-from atdata_cli.sources.base import Files, Sample, Value
+from atdata_cli.sources.base import Files, Sample, content
 from atdata_cli.sources.tars import OpenTar, TarSource
 
-__all__ = ["DatasetInfo", "ShardInfo", "content", "find_sample", "first_samples", "inspect", "is_packed", "values"]
+__all__ = ["DatasetInfo", "ShardInfo", "find_sample", "first_samples", "inspect", "is_packed", "values"]
 
 # Packed samples say what their fields are only when they are decoded: this many of the first are.
 _DECODED = 100
@@ -251,14 +251,6 @@ def find_sample(located: Located, files: Files, key: str) -> Sample:
             if sample.key == key:
                 return sample
     raise NotFoundError(f"there is no sample {key!r}", url=located.url)
-
-
-def content(value: Value) -> bytes:
-    """A member's bytes."""
-    if isinstance(value, bytes):
-        return value
-    with value.open() as reader:
-        return reader.read()
 
 
 def is_packed(sample: Sample) -> bool:

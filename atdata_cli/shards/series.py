@@ -16,7 +16,7 @@ from atdata_cli.shards.plan import Limits, shard_name
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.shards.stream import Pipeline, ShardStream, Stored
 from atdata_cli.shards.writer import TarCounter, TarWriter, member_bytes
-from atdata_cli.sources.base import Sample, Value
+from atdata_cli.sources.base import Sample, Value, size_of
 
 __all__ = ["FinishedShard", "ShardWriter"]
 
@@ -67,7 +67,7 @@ class _OpenShard:
             seen = self.members.get(name)
             if seen is None:
                 seen = self.members[name] = MemberStats()
-            seen.observe(len(value) if isinstance(value, bytes) else value.size)
+            seen.observe(size_of(value))
         if self.packed is None:
             return
         name, value = fields[0]
@@ -242,4 +242,4 @@ class ShardWriter:
 
 
 def _size(key: str, name: str, value: Value) -> int:
-    return member_bytes(f"{key}.{name}", len(value) if isinstance(value, bytes) else value.size)
+    return member_bytes(f"{key}.{name}", size_of(value))

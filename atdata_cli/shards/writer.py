@@ -17,7 +17,7 @@ import webdataset
 
 from atdata_cli.errors import DataError
 from atdata_cli.samples.tar import BLOCK, archive_bytes, padded
-from atdata_cli.sources.base import Blob, Value
+from atdata_cli.sources.base import Blob, Value, size_of
 
 __all__ = ["TarWriter", "archive_bytes", "member_bytes", "padded"]
 
@@ -144,7 +144,7 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
         ------
         DataError : a blob gave more or fewer bytes than it promised.
         """
-        size = len(value) if isinstance(value, bytes) else value.size
+        size = size_of(value)
         header = self._header(name, size)
         self._put(header)
         if isinstance(value, bytes):
@@ -263,7 +263,7 @@ class TarCounter:
 
     def add(self, name: str, value: Value) -> None:
         """Count one member."""
-        size = len(value) if isinstance(value, bytes) else value.size
+        size = size_of(value)
         self.members += member_bytes(name, size)
         self.payload += size
 

@@ -25,6 +25,8 @@ __all__ = [
     "SampleSource",
     "Source",
     "Value",
+    "content",
+    "size_of",
 ]
 
 Row = dict[str, Any]
@@ -42,6 +44,19 @@ class Blob(Protocol):
 
 
 Value = bytes | Blob
+
+
+def content(value: Value) -> bytes:
+    """All bytes of a value; a blob is read whole."""
+    if isinstance(value, bytes):
+        return value
+    with value.open() as reader:
+        return reader.read()
+
+
+def size_of(value: Value) -> int:
+    """Bytes of a value; a blob is not read for it."""
+    return len(value) if isinstance(value, bytes) else value.size
 
 
 @dataclass(frozen=True, slots=True)
