@@ -14,7 +14,7 @@ from atdata_cli.samples.codec import Unencodable, dump_json, explain, pack_rows,
 from atdata_cli.samples.keys import KeyTemplate, UniqueKeys, check_field, check_key
 from atdata_cli.samples.schema import FieldStats, observe_rows
 from atdata_cli.shards.embed import Embedder
-from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, Sample, Value
+from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, Sample, Value, content
 
 __all__ = [
     "ENCODE_ERRORS",
@@ -316,9 +316,8 @@ def embed_values(placed: PlacedRows, embedder: Embedder, on_reject: Callable[[Re
     good = []
     for index, row in enumerate(placed.rows):
         try:
-            for name, (_, content) in embedder.embed(row, placed.batch.file).items():
-                with content.open() as reader:
-                    row[name] = reader.read()
+            for name, (_, blob) in embedder.embed(row, placed.batch.file).items():
+                row[name] = content(blob)
         except DataError as error:
             on_reject(placed.reject(index, error.message))
         else:
