@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
 from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent
-from atdata_cli.shards.destination import STATE
-from atdata_cli.shards.manifest import FORMAT, MANIFEST, Manifest, ShardRow
+from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow
 from atdata_cli.sources.base import Files, InputFile
 from atdata_cli.sources.registry import is_tar
 
