@@ -89,7 +89,8 @@ class Size:
 
     @classmethod
     def from_json(cls, value: Any) -> Size:  # noqa: D102
-        return cls(**{name: read_count(value, name) for name in ("samples", "bytes", "shards") if name in value})
+        known = read_object(value)
+        return cls(**{name: read_count(known, name) for name in ("samples", "bytes", "shards") if name in known})
 
     def check(self, where: str) -> None:  # noqa: D102
         for name, least in (("samples", 0), ("bytes", 0), ("shards", 1)):
