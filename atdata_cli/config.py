@@ -12,6 +12,7 @@ __all__ = [
     "cache_home",
     "force_color",
     "get",
+    "local_index",
     "no_color",
     "s3_endpoint_url",
     "s3_region",
@@ -43,6 +44,7 @@ _TABLE = (
     Variable("AWS_REGION", "region of the bucket"),
     Variable("AWS_DEFAULT_REGION", "region of the bucket, if AWS_REGION is not set"),
     Variable("AWS_PROFILE", "profile of the AWS configuration files to use"),
+    Variable("ATDATA_INDEX", "file of the local index; ~/.atdata/index.db by default"),
     Variable("NO_COLOR", "no colour in messages, if not empty"),
     Variable("FORCE_COLOR", "colour in messages also outside a terminal, if not empty"),
     Variable("XDG_CACHE_HOME", "folder of caches; ~/.cache by default"),
@@ -87,3 +89,8 @@ def cache_home() -> str:
     if named and os.path.isabs(named):
         return named
     return os.path.join(os.path.expanduser("~"), ".cache")
+
+
+def local_index() -> str:
+    """Path of the local index; the default is where the reference library has it."""
+    return os.path.expanduser(get("ATDATA_INDEX") or os.path.join("~", ".atdata", "index.db"))
