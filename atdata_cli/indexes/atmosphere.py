@@ -7,6 +7,7 @@ Anybody reads them without credentials; an account's own are written with its se
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA, EntryRecord, SchemaRecord
@@ -81,7 +82,7 @@ class AtmosphereIndex:
             labels=[label.target for label in going],
             entries=gone,
             deleted=_deleted(gone, lost, entries),
-            keys=[f"{record.uri} {record.cid}" for record in [*going, *lost]],
+            keys=[*(f"{label.uri} {label.cid}" for label in going), *(f"{one.uri} {one.cid}" for one in lost)],
         )
 
     def withdraw(self, withdrawal: Withdrawal) -> None:
@@ -146,14 +147,13 @@ class AtmosphereIndex:
         for name, version in {(label.record.name, label.record.version) for label in labels}:
             label = newest(label for label in labels if _named(label, name, version, exactly=True))
             assert label is not None
-            try:
+            with suppress(NotFoundError, IntegrityError):
                 found.append(self._labelled(session, label, known))
-            except (NotFoundError, IntegrityError):
-                continue
         labelled = {label.record.name for label in labels}
         for name in {stored.record.name for stored in known.values()} - labelled:
             last = max((one for one in known.values() if one.record.name == name), key=_age)
-            found.append(self._entry(session, last))
+            with suppress(IntegrityError):
+                found.append(self._entry(session, last))
         return iter(sorted(found, key=lambda entry: (entry.name, entry.version or "")))
 
     def _labelled(self, session: Session, label: Label, known: dict[str, StoredEntry] | None = None) -> Entry:

@@ -240,9 +240,9 @@ def _shards(storage: Storage, uri: str, did: str) -> list[EntryShard]:
                     raise UsageError(f"{storage.bucket!r} is no bucket")
                 return [EntryShard(f"s3://{storage.bucket}/{s.key}", _sha256(s.checksum)) for s in storage.shards]
             case StorageHttp():
-                return [EntryShard(_readable(s.url, uri), _sha256(s.checksum)) for s in storage.shards]
+                return [EntryShard(_readable(s.url), _sha256(s.checksum)) for s in storage.shards]
             case StorageExternal():
-                return [EntryShard(_readable(u, uri)) for text in storage.shards for u in expand_braces(text)]
+                return [EntryShard(_readable(u)) for text in storage.shards for u in expand_braces(text)]
     except UsageError as error:
         raise IntegrityError(f"this entry names what is not followed: {error.message}", url=uri) from error
 
@@ -259,7 +259,7 @@ def _sha256(checksum: Checksum) -> str | None:
     return digest if checksum.algorithm == "sha256" and re.fullmatch("[0-9a-f]{64}", digest) else None
 
 
-def _readable(url: str, uri: str) -> str:
+def _readable(url: str) -> str:
     """A URL of a record, if a reader may open it: nobody's record makes this program read a file of this machine."""
     refuse_unsafe(url)
     if scheme(url) in {"", "file", "memory"}:
