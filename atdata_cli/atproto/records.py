@@ -59,6 +59,7 @@ __all__ = [
     "now",
     "room_for_shards",
     "same_content",
+    "tid_at",
 ]
 
 ENTRY = "science.alt.dataset.entry"
@@ -385,11 +386,21 @@ _SORTABLE = "234567abcdefghijklmnopqrstuvwxyz"
 
 
 def new_tid() -> str:
-    """A new record key: microseconds since 1970 and a random clock identifier, as 13 characters that sort by time.
+    """A new record key."""
+    return tid_at(time.time_ns() // 1000, secrets.randbelow(1 << 10))
+
+
+def tid_at(moment: int, clock: int) -> str:
+    """The record key of a moment: 13 characters that sort by time.
 
     From the AT Protocol's specification of TIDs; the SDK checks them and makes none.
+
+    Parameters
+    ----------
+    moment : microseconds since 1970.
+    clock : identifier of the clock, 10 bits.
     """
-    number = (time.time_ns() // 1000) << 10 | secrets.randbelow(1 << 10)
+    number = moment << 10 | clock
     return "".join(_SORTABLE[number >> shift & 31] for shift in range(60, -1, -5))
 
 

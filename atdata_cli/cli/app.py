@@ -14,6 +14,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.inspect import inspect
 from atdata_cli.cli.lean import LeanCommand, LeanGroup
 from atdata_cli.cli.output import print_error
+from atdata_cli.cli.publish import publish, unpublish
 from atdata_cli.cli.resolve import resolve
 from atdata_cli.cli.write import write
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
@@ -41,6 +42,8 @@ _EPILOG = opt.exit_codes_help()
 app.command("write", cls=LeanCommand, epilog=_EPILOG)(write)
 app.command("inspect", cls=LeanCommand, epilog=_EPILOG)(inspect)
 app.command("resolve", cls=LeanCommand, epilog=_EPILOG)(resolve)
+app.command("publish", cls=LeanCommand, epilog=_EPILOG)(publish)
+app.command("unpublish", cls=LeanCommand, epilog=_EPILOG)(unpublish)
 
 
 def main() -> NoReturn:
