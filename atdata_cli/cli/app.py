@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.inspect import inspect
+from atdata_cli.cli.lean import LeanCommand, LeanGroup
 from atdata_cli.cli.output import print_error
+from atdata_cli.cli.publish import publish, unpublish
 from atdata_cli.cli.resolve import resolve
 from atdata_cli.cli.write import write
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
 
 __all__ = ["app", "main"]
 
-# Live containers between two collections; Python's own 700 cost a tenth of the time of a run over rows, which are
-# millions of small objects without a cycle among them.
-_GC_THRESHOLD = 50_000
-
-
-class _Commands(TyperGroup):
-    """The group of all commands."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """As in typer, with False as default: typer imports pydantic to find out what an absent value means."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False
-        return option
-
-
 app = typer.Typer(
     name="atdata-cli",
-    cls=_Commands,
+    cls=LeanGroup,
     help="Shard datasets into WebDataset tars in any store, and publish them.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,9 +38,12 @@ def _root(version: opt.Version = False) -> None:
     pass
 
 
-app.command("write", epilog=opt.exit_codes_help())(write)
-app.command("inspect", epilog=opt.exit_codes_help())(inspect)
-app.command("resolve", epilog=opt.exit_codes_help())(resolve)
+_EPILOG = opt.exit_codes_help()
+app.command("write", cls=LeanCommand, epilog=_EPILOG)(write)
+app.command("inspect", cls=LeanCommand, epilog=_EPILOG)(inspect)
+app.command("resolve", cls=LeanCommand, epilog=_EPILOG)(resolve)
+app.command("publish", cls=LeanCommand, epilog=_EPILOG)(publish)
+app.command("unpublish", cls=LeanCommand, epilog=_EPILOG)(unpublish)
 
 
 def main() -> NoReturn:
@@ -68,7 +55,6 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     signal.signal(signal.SIGTERM, _terminate)
-    gc.set_threshold(_GC_THRESHOLD)
     try:
         app()
         code = ExitCode.DONE

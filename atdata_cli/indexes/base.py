@@ -24,7 +24,7 @@ class EntryShard:
     sha256 : of the stored bytes, hex.
     bytes : size as stored.
     samples : how many.
-    first_key : key of its first sample.
+    first_key, last_key : keys of its first and last sample.
     """
 
     url: str
@@ -32,6 +32,7 @@ class EntryShard:
     bytes: int | None = None
     samples: int | None = None
     first_key: str | None = None
+    last_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Entry:
     encoding : ``msgpack`` or ``files``.
     compression : ``gz`` or None.
     split : which split of a dataset this is.
-    samples, bytes : totals.
+    samples, bytes, payload : totals; payload is the sum of all members' sizes.
     job : identity of the dataset's input and options, as in its manifest.
     description, tags, license : as published.
     metadata : everything else that was published with it, without what is told above.
@@ -71,6 +72,7 @@ class Entry:
     split: str | None = None
     samples: int | None = None
     bytes: int | None = None
+    payload: int | None = None
     job: str | None = None
     description: str | None = None
     tags: Sequence[str] = ()
@@ -98,8 +100,9 @@ class Publication:
     schema : draft-07 JSON Schema of a sample.
     schema_name : CamelCase identifier, for the index's schema record.
     fields : what is known of each field, as in a manifest (``kind``, ``dtypes``, ``nulls``, …).
-    encoding, compression, split, samples, bytes, job : see :class:`Entry`.
-    description, tags, license, metadata : what the publisher says.
+    encoding, compression, split, samples, bytes, payload, job : see :class:`Entry`.
+    description, tags, license, metadata : what the publisher says. None leaves what the entry says that the name leads
+        to so far; an empty one takes it away. No name in ``metadata`` is one of ``atdata_cli.indexes.facts.RESERVED``.
     endpoint, region : of the S3 server that has the shards; None for AWS, or where it is another store.
     allow_local_url : take loopback URLs into a public index.
     blobs : copy the shards into the PDS first.
@@ -115,15 +118,16 @@ class Publication:
     encoding: str
     samples: int
     bytes: int
+    payload: int
     version: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     compression: str | None = None
     split: str | None = None
     job: str | None = None
     description: str | None = None
-    tags: Sequence[str] = ()
+    tags: Sequence[str] | None = None
     license: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
     endpoint: str | None = None
     region: str | None = None
     allow_local_url: bool = False

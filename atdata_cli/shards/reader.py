@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
 from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent
-from atdata_cli.shards.destination import STATE
-from atdata_cli.shards.manifest import FORMAT, MANIFEST, Manifest, ShardRow
+from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow
 from atdata_cli.sources.base import Files, InputFile
 from atdata_cli.sources.registry import is_tar
 
-__all__ = ["Located", "Shard", "dataset_shards", "locate", "read_manifest"]
+__all__ = ["Located", "Shard", "dataset_in", "dataset_shards", "locate", "read_manifest"]
 
 _LARGEST_MANIFEST = 256 << 20  # a million shards are 200 MB
 
@@ -31,12 +30,19 @@ class Shard:
     size : bytes as stored; None where the place does not tell.
     row : what the manifest says of it, if there is one.
     split : the split it belongs to.
+    sha256 : of the stored bytes, hex, where an index tells it and there is no row.
     """
 
     url: str
     size: int | None
     row: ShardRow | None = None
     split: str | None = None
+    sha256: str | None = None
+
+    @property
+    def expected_sha256(self) -> str | None:
+        """What its bytes should hash to, as far as anybody said."""
+        return self.sha256 if self.row is None else self.row.sha256
 
     @property
     def input(self) -> InputFile:
@@ -98,7 +104,7 @@ _ARTICLES = {"dataset": "a dataset in an index", "index": "an index", "entry": "
 def _file(url: str, size: int | None, files: Files) -> Located:
     if basename(url) == MANIFEST:
         folder = parent(url) or "./"
-        located = _dataset(folder, files)
+        located = dataset_in(folder, files)
         if located is None:
             raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
         return located
@@ -106,7 +112,7 @@ def _file(url: str, size: int | None, files: Files) -> Located:
 
 
 def _folder(url: str, files: Files) -> Located:
-    located = _dataset(url, files)
+    located = dataset_in(url, files)
     if located is not None:
         return located
     found = [(relative, info) for relative, info in files.walk(url) if info.kind == "file" and is_tar(relative)]
@@ -116,8 +122,13 @@ def _folder(url: str, files: Files) -> Located:
     return Located(url, [Shard(info.url, info.size) for _, info in found])
 
 
-def _dataset(url: str, files: Files) -> Located | None:
-    """The dataset whose manifest is in a folder; None if there is none."""
+def dataset_in(url: str, files: Files) -> Located | None:
+    """The dataset whose manifest is in a folder; None if there is none.
+
+    Raises
+    ------
+    IntegrityError : it is unfinished, or its manifest damaged.
+    """
     manifest = read_manifest(files, join(url, MANIFEST))
     if manifest is None:
         if files.info(join(url, f"{STATE}/job.json")) is not None:
@@ -167,7 +178,7 @@ def dataset_shards(files: Files, url: str) -> Sequence[InputFile] | None:
     ------
     IntegrityError : the dataset is unfinished, or its manifest damaged.
     """
-    located = _dataset(url, files)
+    located = dataset_in(url, files)
     if located is None:
         return None
     return [

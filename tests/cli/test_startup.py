@@ -1,4 +1,6 @@
-"""The program does without torch, which takes seconds to import; the library decides nothing about it."""
+"""The program does without torch, which takes seconds to import; the library decides nothing about it.
+
+Nor does it import pydantic, by which typer converts what was typed, for what needs no such help."""
 
 from __future__ import annotations
 
@@ -38,3 +40,42 @@ def test_torch_can_be_imported_after_webdataset(torch):
     ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert "enough" in ran.stderr
     assert (torch / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--version"],
+        ["inspect", "--head", "2", "--color", "never", "-o", "a=b", "rows.jsonl"],
+        ["write", "rows.jsonl", "out", "--max-size", "1M", "--min-samples", "0", "--encoding", "msgpack", "-n"],
+        ["resolve", "--format", "braces", "--expires", "1h", "a", "b"],
+    ],
+)
+def test_plain_options_are_converted_without_pydantic(rows_file, line):
+    program = (
+        "import sys, atdata_cli.cli.app as a; sys.argv[1:] = {!r}\n"
+        "try: a.main()\n"
+        "finally: sys.stderr.write(str('pydantic' in sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program.format(line)], cwd=rows_file.parent, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.endswith("False"), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["write", "a", "b", "--max-size", "big"], "Invalid value for '--max-size': 'big' is no size"),
+        (["write", "a", "b", "--min-samples", "-1"], "Invalid value for '--min-samples': Input should be greater"),
+        (["inspect", "a", "--head", "0"], "Invalid value for '--head': Input should be greater than or equal to 1"),
+        (["inspect", "a", "--head", "x"], "Invalid value for '--head': Input should be a valid integer"),
+        (["inspect", "a", "--color", "red"], "Invalid value for '--color': 'red' is none of auto, always, never"),
+        (["resolve"], "Missing argument 'REF'"),
+    ],
+)
+def test_what_cannot_be_converted_is_explained(cli, line, said):
+    ran = cli(*line)
+    assert ran.code == 2
+    assert said in ran.err
