@@ -31,12 +31,16 @@ class Shard:
     size : bytes as stored; None where the place does not tell.
     row : what the manifest says of it, if there is one.
     split : the split it belongs to.
+    name : its path below the dataset's folder, or below the folder that was named; empty for a shard named itself.
+    sha256 : what its bytes must have, hex, where a manifest or an index tells.
     """
 
     url: str
     size: int | None
     row: ShardRow | None = None
     split: str | None = None
+    name: str = ""
+    sha256: str | None = None
 
     @property
     def input(self) -> InputFile:
@@ -113,7 +117,7 @@ def _folder(url: str, files: Files) -> Located:
     if not found:
         raise NotFoundError("this folder holds no shards", url=url, hint="a shard's name ends in .tar")
     found.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
-    return Located(url, [Shard(info.url, info.size) for _, info in found])
+    return Located(url, [Shard(info.url, info.size, name=relative) for relative, info in found])
 
 
 def _dataset(url: str, files: Files) -> Located | None:
@@ -128,7 +132,7 @@ def _dataset(url: str, files: Files) -> Located | None:
     else:
         parts = {f"{split}/": _part(files, url, split) for split in manifest.splits}
     shards = [
-        Shard(join(url, folder + row.name), row.bytes, row, part.split)
+        Shard(join(url, folder + row.name), row.bytes, row, part.split, name=folder + row.name, sha256=row.sha256)
         for folder, part in parts.items()
         for row in part.shards
     ]
