@@ -24,7 +24,6 @@ class Ran:
     code: int
     out: str
     err: str
-    max_rss: int  # bytes
 
     @property
     def lines(self) -> list[str]:
@@ -80,9 +79,8 @@ def cli(tmp_path: Path) -> Cli:
             if stdin is not None and process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                     pipe.write(stdin)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        return Ran(process.returncode, out.read_text(), err.read_text(), usage.ru_maxrss * 1024)
+            code = process.wait(timeout)
+        return Ran(code, out.read_text(), err.read_text())
 
     return run
 

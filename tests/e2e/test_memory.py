@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 
 from atdata_cli.stores.s3_upload import PART_SIZE, PARTS_IN_FLIGHT
 from tests.cli.conftest import COMMAND, environment
+from tests.measure import peak
 
 MB = 10**6
 MIB = 1 << 20
@@ -26,7 +25,6 @@ FACTOR = 8
 MOST = 300 * MB
 # Allocators keep some of what they had, and buffers overlap by chance: it differs by 20 MB from run to run.
 GROWTH = 60 * MB
-MEASURE = Path(__file__).with_name("measure.py")
 
 Measured = Callable[..., int]
 
@@ -40,15 +38,9 @@ def measured(tmp_path: Path, s3_env: dict[str, str]) -> Measured:
     env = environment(home, {**s3_env, "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"})
 
     def run(*arguments: str, file_limit: int | None = None) -> int:
-        limit = "-" if file_limit is None else str(file_limit)
-        # Isolated and without site packages, so that the measuring program is small itself.
-        measure = [sys.executable, "-I", "-S", MEASURE, result, limit]
-        ran = subprocess.run(
-            [*measure, COMMAND, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
+        most, _ = peak(result, COMMAND, *arguments, file_limit=file_limit, cwd=tmp_path, env=env)
         assert not list(temporary.iterdir())
-        return int(result.read_text())
+        return most
 
     return run
 
@@ -121,6 +113,6 @@ def test_keys_in_no_order_are_compared_with_all_others(measured, tmp_path):
     peaks = [
         measured("write", f"{count}.jsonl", "out", "--key", "id", "--dry-run") for count in (260_000, 260_000 * FACTOR)
     ]
-    print("peak memory:", [round(peak / MB) for peak in peaks])
+    print("peak memory:", [round(most / MB) for most in peaks])
     assert peaks[1] < MOST
     assert peaks[1] - peaks[0] < GROWTH

@@ -11,12 +11,14 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from atdata_cli import S3DataStore
 from tests.cli.conftest import COMMAND, environment, rows
+from tests.measure import peak
 from tests.servers.seaweed import S3Server
-from tests.unit.verified import STRIDE, dataset, found, report, samples
+from tests.unit.verified import STRIDE, dataset, found, packed, report, samples, shard
 
 
 def write(tmp_path: Path, *arguments: str | Path) -> None:
@@ -100,7 +102,7 @@ def test_a_shard_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 HOSTILE = """
-import resource, sys
+import sys
 from atdata_cli.refs import parse
 from atdata_cli.shards.reader import locate
 from atdata_cli.shards.verify import verify
@@ -108,15 +110,14 @@ from atdata_cli.stores.inputs import StoreFiles
 
 files = StoreFiles()
 report = verify(locate(parse(sys.argv[1]), files), files, jobs=1)
-print(len(report.problems), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(len(report.problems))
 """
 
 
-def peak(path: Path) -> tuple[int, int]:
+def verified(path: Path) -> tuple[int, int]:
     """Problems, and the most memory that verifying took, in bytes."""
-    ran = subprocess.run([sys.executable, "-c", HOSTILE, path], check=True, capture_output=True, text=True)
-    problems, kib = map(int, ran.stdout.split())
-    return problems, kib * 1024
+    memory, problems = peak(path.with_suffix(".peak"), sys.executable, "-c", HOSTILE, path)
+    return int(problems), memory
 
 
 def headers(count: int, name: Callable[[int], str]) -> Iterator[bytes]:
@@ -138,7 +139,7 @@ def test_memory(tmp_path: Path) -> None:
         with path.open("wb") as file:
             file.writelines(headers(150_000, shape))
             file.write(bytes(10240))
-        assert peak(path)[1] < 300 << 20
+        assert verified(path)[1] < 300 << 20
     with gzip.open(path, "wb", compresslevel=1) as bomb:
         info = tarfile.TarInfo("a.bin")
         info.size = 1 << 29
@@ -146,10 +147,20 @@ def test_memory(tmp_path: Path) -> None:
         for _ in range(1 << 9):
             bomb.write(bytes(1 << 20))
         bomb.write(bytes(1024))
-    assert peak(path)[1] < 300 << 20
+    assert verified(path)[1] < 300 << 20
     with path.open("wb") as file:  # a hole
         info.size = 2 << 30
         file.write(info.tobuf(tarfile.GNU_FORMAT))
         file.truncate(2 << 30)
-    problems, memory = peak(path)
+    problems, memory = verified(path)
     assert (problems, memory < 300 << 20) == (1, True)
+
+
+def test_memory_of_packed_samples(tmp_path: Path) -> None:
+    bombs = [
+        ("a", b"\x81\xa1n\xdd\x00\xff\xff\xff" + b"\x80" * 0xFFFFFF),  # 17 million empty maps
+        ("b", msgpack.packb({"n": [[]] * 1_900_000})),
+        ("c", msgpack.packb({"n": 1})),
+    ]
+    problems, memory = verified(shard(tmp_path, packed(bombs)))
+    assert (problems, memory < 300 << 20) == (0, True)

@@ -6,10 +6,31 @@ no file may grow beyond while the command runs (``RLIMIT_FSIZE``), or ``-`` for 
 system, whether its name is visible or not.
 """
 
+from __future__ import annotations
+
 import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+
+def peak(result: Path, *command: str | Path, file_limit: int | None = None, **how: Any) -> tuple[int, str]:
+    """Run *command* to its end, which must be a good one: its peak memory in bytes, and what it printed.
+
+    Parameters
+    ----------
+    result : a file for the measurement.
+    file_limit : see above.
+    **how : for ``subprocess.run``.
+    """
+    limit = "-" if file_limit is None else str(file_limit)
+    # Isolated and without site packages, so that the measuring program is small itself.
+    measure = [sys.executable, "-I", "-S", __file__, result, limit]
+    ran = subprocess.run([*measure, *command], capture_output=True, text=True, check=False, **how)
+    assert ran.returncode == 0, ran.stderr
+    return int(result.read_text()), ran.stdout
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""Indexes: where datasets are announced, so that others find them by name."""
