@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from atdata_cli.cli import options as opt
+from atdata_cli.cli.copy import copy
 from atdata_cli.cli.inspect import inspect
 from atdata_cli.cli.output import print_error
 from atdata_cli.cli.resolve import resolve
@@ -57,6 +58,7 @@ def _root(version: opt.Version = False) -> None:
 app.command("write", epilog=opt.exit_codes_help())(write)
 app.command("inspect", epilog=opt.exit_codes_help())(inspect)
 app.command("resolve", epilog=opt.exit_codes_help())(resolve)
+app.command("copy", epilog=opt.exit_codes_help())(copy)
 
 
 def main() -> NoReturn:

@@ -32,6 +32,7 @@ from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.shards.transfer import CHUNK, JOBS, ShardReader, TransferProgress, copy_shards, in_threads
 from atdata_cli.sources.base import Files
 from atdata_cli.sources.registry import is_tar
+from atdata_cli.words import count
 
 __all__ = ["CopiedShard", "CopyResult", "copy_dataset"]
 
@@ -99,7 +100,7 @@ class _Plan:
             raise IntegrityError(f"the manifest names {repeated[0]!r} twice", url=located.url)
         if repeated:
             raise UsageError(
-                f"{len(repeated)} names come twice, {repeated[0]!r} first",
+                f"{count(len(repeated), 'name')} of shards came more than once, first {repeated[0]!r}",
                 url=located.url,
                 hint="copy each folder to a DEST of its own, or give the folder above them",
             )
@@ -118,7 +119,7 @@ def _name(shard: Shard, index: int) -> str:
     refs.check_name(name, url=shard.url)
     if any(part == "" or part.startswith(".") for part in name.split("/")) or _CONTROL.search(name):
         raise UsageError(
-            f"a shard cannot be copied under the name {refs.printable(name)!r}",
+            f"a shard cannot be copied under the name '{refs.printable(name)}'",
             url=shard.url,
             hint="names with hidden or empty parts, or control characters, are not copied",
         )
@@ -241,7 +242,7 @@ class _Copy:
         if text is not None and (self._plan.manifests or FORMAT.encode() in text):
             if text == self._plan.manifests.get(MANIFEST):
                 return "finished"
-            raise self._occupied("it holds another dataset")
+            raise self._occupied("it holds another dataset, or another version of this one")
         marked = self._destination.marked()
         if marked is not None:
             if marked == self._plan.job.id:
@@ -260,7 +261,8 @@ class _Copy:
         return "nothing"
 
     def _occupied(self, what: str, name: str = "") -> OccupiedError:
-        return OccupiedError(what, url=self._store.url(self._destination.name(name)), hint=_LEAVE)
+        url = self._store.url(self._destination.name(name)) if name else self._destination.url
+        return OccupiedError(what, url=url, hint=_LEAVE)
 
     def find_kept(self, held: Held) -> None:
         """Find the shards that are there, as they should be.

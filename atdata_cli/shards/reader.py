@@ -125,7 +125,7 @@ def _dataset(url: str, files: Files) -> Located | None:
     manifest = read_manifest(files, join(url, MANIFEST))
     if manifest is None:
         if files.info(join(url, f"{STATE}/job.json")) is not None:
-            raise IntegrityError("this dataset is unfinished", url=url, hint="run the write that began it again")
+            raise IntegrityError("this dataset is unfinished", url=url, hint="run the command that began it again")
         return None
     if manifest.splits is None:
         parts = {"": manifest}

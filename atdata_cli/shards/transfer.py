@@ -136,7 +136,8 @@ class ShardReader:
             return b"".join(self)
         if self.sha256 is not None or not size:
             return b""
-        data = self._next(min(size, CHUNK))
+        left = CHUNK if self.size is None else self.size - self._at
+        data = self._next(min(size, CHUNK, left))
         self._hash.update(data)
         self._at += len(data)
         self._progress.add(byte_count=len(data))
@@ -169,13 +170,14 @@ class ShardReader:
 
     def _check(self) -> None:
         """Compare the whole with what is expected."""
-        if self.size is not None and (self._at > self.size or self._next(1)):
+        larger = self.size is not None and self._next(1)
+        self.close()
+        if larger:
             raise self._wrong(f"it is larger than the {self.size} bytes that it should have")
         digest = self._hash.hexdigest()
         if self.expected is not None and digest != self.expected.lower():
             raise self._wrong(f"its SHA-256 is {digest}, and should be {self.expected}")
         self.sha256 = digest
-        self.close()
 
     def _wrong(self, message: str) -> IntegrityError:
         return IntegrityError(message, url=self.shard.url, hint="the shard was damaged or replaced: get it anew")
