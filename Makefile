@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REFERENCE := .venv-reference
+PDS := .build/pds
 DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
@@ -22,17 +23,22 @@ $(REFERENCE)/.installed: tests/servers/reference.py pyproject.toml
 	$(PYTHON) tests/servers/reference.py install $(REFERENCE) .
 	touch $@
 
+# A real PDS and PLC directory, in Node: the reference implementation, with SQLite compiled for this machine.
+$(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
+	$(PYTHON) tests/servers/pds.py install $(PDS)
+	touch $@
+
 # Programs of the system, from Debian where they are missing: a real browser to look at the report, the tars of another
-# tool, and curl, with which webdataset opens URLs.
+# tool, curl, with which webdataset opens URLs, Node for the PDS, and what compiles its SQLite.
 $(SYSTEM): $(STAMP)
-	for need in chromium:chromium bsdtar:libarchive-tools curl:curl; do \
-	  command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
+	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm make:make g++:g++; do \
+	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
 	touch $@
 
-test: check $(REFERENCE)/.installed $(SYSTEM)
+test: check $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
 
 check: $(STAMP)
@@ -59,4 +65,4 @@ demo:
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis

@@ -7,9 +7,9 @@ TYPE_CHECKING = False  # as typing's, which costs more to import than all that i
 
 if TYPE_CHECKING:
     from atdata_cli.errors import AtdataError, ExitCode
+    from atdata_cli.indexes.datasets import inspect_dataset, open_source, read_manifest, verify_dataset
     from atdata_cli.shards.manifest import Manifest
     from atdata_cli.stores.base import AbstractDataStore
-    from atdata_cli.stores.datasets import inspect_dataset, open_source, read_manifest, verify_dataset
     from atdata_cli.stores.filesystem import FilesystemStore
     from atdata_cli.stores.http import HTTPStore
     from atdata_cli.stores.local import LocalStore
@@ -44,11 +44,11 @@ _HOMES = {
     "LocalStore": "stores.local",
     "Manifest": "shards.manifest",
     "S3DataStore": "stores.s3",
-    "inspect_dataset": "stores.datasets",
-    "open_source": "stores.datasets",
+    "inspect_dataset": "indexes.datasets",
+    "open_source": "indexes.datasets",
     "open_store": "stores.registry",
-    "read_manifest": "stores.datasets",
-    "verify_dataset": "stores.datasets",
+    "read_manifest": "indexes.datasets",
+    "verify_dataset": "indexes.datasets",
 }
 
 

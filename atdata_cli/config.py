@@ -9,12 +9,18 @@ from dataclasses import dataclass
 __all__ = [
     "VARIABLES",
     "Variable",
+    "account_handle",
+    "account_password",
     "cache_home",
     "force_color",
     "get",
+    "local_index",
     "no_color",
+    "pds_url",
+    "plc_url",
     "s3_endpoint_url",
     "s3_region",
+    "state_home",
 ]
 
 
@@ -43,9 +49,19 @@ _TABLE = (
     Variable("AWS_REGION", "region of the bucket"),
     Variable("AWS_DEFAULT_REGION", "region of the bucket, if AWS_REGION is not set"),
     Variable("AWS_PROFILE", "profile of the AWS configuration files to use"),
+    Variable("ATDATA_INDEX", "file of the local index; ~/.atdata/index.db by default"),
+    Variable("ATDATA_HANDLE", "handle of your account on the AT Protocol"),
+    Variable("ATDATA_PASSWORD", "its password, better an app password; with it no login is needed", secret=True),
+    Variable("ATDATA_PASSWORD_FILE", "file that holds the password"),
+    Variable("ATDATA_PDS_URL", "URL of the account's server (PDS), where the handle does not lead to it"),
+    Variable("ATDATA_PLC_URL", "URL of the PLC directory; https://plc.directory by default"),
+    Variable("ATPROTO_HANDLE", "the same as ATDATA_HANDLE, which wins"),
+    Variable("ATPROTO_APP_PASSWORD", "the same as ATDATA_PASSWORD, which wins", secret=True),
+    Variable("ATPROTO_PDS_URL", "the same as ATDATA_PDS_URL, which wins"),
     Variable("NO_COLOR", "no colour in messages, if not empty"),
     Variable("FORCE_COLOR", "colour in messages also outside a terminal, if not empty"),
     Variable("XDG_CACHE_HOME", "folder of caches; ~/.cache by default"),
+    Variable("XDG_STATE_HOME", "folder of state, sessions among it; ~/.local/state by default"),
 )
 
 VARIABLES: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE}
@@ -71,6 +87,36 @@ def s3_region() -> str | None:
     return get("AWS_REGION") or get("AWS_DEFAULT_REGION")
 
 
+def account_handle() -> str | None:
+    """Handle (or DID) of the account that the environment names."""
+    return get("ATDATA_HANDLE") or get("ATPROTO_HANDLE")
+
+
+def account_password() -> str | None:
+    """Password of :func:`account_handle`, if the environment holds it or names a file that does.
+
+    Raises
+    ------
+    OSError : the file cannot be read.
+    """
+    password = get("ATDATA_PASSWORD")
+    file = get("ATDATA_PASSWORD_FILE")
+    if password is None and file is not None:
+        with open(file, encoding="utf-8") as lines:
+            password = lines.readline(10_000).rstrip("\r\n") or None
+    return password or get("ATPROTO_APP_PASSWORD")
+
+
+def pds_url() -> str | None:
+    """URL of the account's server that the environment names."""
+    return get("ATDATA_PDS_URL") or get("ATPROTO_PDS_URL")
+
+
+def plc_url() -> str | None:
+    """URL of the PLC directory that the environment names."""
+    return get("ATDATA_PLC_URL")
+
+
 def no_color() -> bool:
     """Whether colour is switched off (https://no-color.org: any value that is not empty)."""
     return get("NO_COLOR") is not None
@@ -83,7 +129,21 @@ def force_color() -> bool:
 
 def cache_home() -> str:
     """Folder of caches, by the XDG base directory rules: a relative XDG_CACHE_HOME is ignored."""
-    named = get("XDG_CACHE_HOME")
+    return _home("XDG_CACHE_HOME", ".cache")
+
+
+def state_home() -> str:
+    """Folder of state, by the same rules."""
+    return _home("XDG_STATE_HOME", os.path.join(".local", "state"))
+
+
+def _home(variable: str, default: str) -> str:
+    named = get(variable)
     if named and os.path.isabs(named):
         return named
-    return os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(os.path.expanduser("~"), default)
+
+
+def local_index() -> str:
+    """Path of the local index; the default is where the reference library has it."""
+    return os.path.expanduser(get("ATDATA_INDEX") or os.path.join("~", ".atdata", "index.db"))

@@ -15,6 +15,7 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "OccupiedError",
+    "RateLimitedError",
     "TemporaryError",
     "UsageError",
     "from_os_error",
@@ -95,6 +96,21 @@ class TemporaryError(AtdataError):
     exit_code = ExitCode.TEMPORARY
     code = "temporary"
     retryable = True
+
+
+class RateLimitedError(TemporaryError):
+    """A server takes no more requests for the moment, and says until when.
+
+    Parameters
+    ----------
+    wait : seconds from now until it takes some again.
+    """
+
+    code = "rate-limited"
+
+    def __init__(self, message: str, *, wait: float, url: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, url=url, hint=hint)
+        self.wait = wait
 
 
 class IntegrityError(AtdataError):

@@ -21,6 +21,7 @@ __all__ = [
     "basename",
     "check_name",
     "expand_braces",
+    "in_index",
     "is_glob",
     "join",
     "local_path",
@@ -386,6 +387,11 @@ class Reference(NamedTuple):
     name: str = ""
     version: str | None = None
     key: str = ""
+
+
+def in_index(text: str) -> bool:
+    """Whether a reference is to an index or a PDS, not to a place."""
+    return text.startswith("@") or scheme(text) in ("at", "atdata")
 
 
 def parse(text: str) -> Reference:

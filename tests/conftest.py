@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings
 
 from atdata_cli import S3DataStore
-from tests.servers.seaweed import S3Server, make_bucket, remove_bucket, shared_server
+from tests.servers import pds, seaweed
+from tests.servers.seaweed import S3Server, make_bucket, remove_bucket
 
 # Timings belong to benchmarks: a busy machine must not fail a property.
 settings.register_profile("tests", deadline=None)
@@ -19,13 +20,16 @@ settings.load_profile("tests")
 pytest.register_assert_rewrite("atdata_cli.stores.testing")
 
 
+def _common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of this test run, the same for all its workers."""
+    folder: Path = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
     """A real S3 server, one for all workers of a test run."""
-    folder: Path = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        folder = folder.parent
-    with shared_server(folder / "s3-server") as server:
+    with seaweed.shared_server(_common_folder(tmp_path_factory, worker_id) / "s3-server") as server:
         yield server
 
 
@@ -53,3 +57,16 @@ def s3_env(s3_server: S3Server) -> dict[str, str]:
 def store(s3_server: S3Server, s3_bucket: str) -> S3DataStore:
     """The bucket, to look at what is in it."""
     return S3DataStore(s3_server.credentials, bucket=s3_bucket)
+
+
+@pytest.fixture(scope="session")
+def pds_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[pds.PDSServer]:
+    """A real PDS with a PLC directory, one for all workers of a test run: no rate limits, blobs up to 50 MiB."""
+    with pds.shared_server(_common_folder(tmp_path_factory, worker_id) / "pds-server") as server:
+        yield server
+
+
+@pytest.fixture
+def pds_account(pds_server: pds.PDSServer) -> pds.Account:
+    """A fresh account on :func:`pds_server`; ``pds_account.env`` are the variables that log in to it."""
+    return pds_server.account()

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.copy import copy
-from atdata_cli.cli.inspect import inspect
+from atdata_cli.cli.lean import LeanGroup
 from atdata_cli.cli.output import print_error
-from atdata_cli.cli.resolve import resolve
-from atdata_cli.cli.write import write
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
 
-# Live containers between two collections; Python's own 700 cost a tenth of the time of a run over rows, which are
-# millions of small objects without a cycle among them.
-_GC_THRESHOLD = 50_000
+COMMANDS = {
+    "write": ("write", "Shard samples into tars, in any store."),
+    "inspect": ("inspect", "Show what a dataset holds, or check every byte of it."),
+    "resolve": ("resolve", "Print URLs that WebDataset opens as they are."),
+    "copy": ("copy", "Copy shards, byte for byte, to any store."),
+    "publish": ("publish", "Put a dataset into an index under a name."),
+    "unpublish": ("publish", "Take a name out of an index."),
+}
+"""Each command, in the order of help: the module of ``atdata_cli.cli`` that has it as a function of the same name,
+which is imported when the command is used, and what the list of commands says of it."""
 
 
-class _Commands(TyperGroup):
-    """The group of all commands."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """As in typer, with False as default: typer imports pydantic to find out what an absent value means."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False
-        return option
+class _Commands(LeanGroup):
+    commands_by_name = COMMANDS
 
 
 app = typer.Typer(
@@ -55,12 +50,6 @@ def _root(version: opt.Version = False) -> None:
     pass
 
 
-app.command("write", epilog=opt.exit_codes_help())(write)
-app.command("inspect", epilog=opt.exit_codes_help())(inspect)
-app.command("resolve", epilog=opt.exit_codes_help())(resolve)
-app.command("copy", epilog=opt.exit_codes_help())(copy)
-
-
 def main() -> NoReturn:
     """Run the program and exit.
 
@@ -70,7 +59,6 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     signal.signal(signal.SIGTERM, _terminate)
-    gc.set_threshold(_GC_THRESHOLD)
     try:
         app()
         code = ExitCode.DONE

@@ -11,7 +11,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.errors import UsageError
-from atdata_cli.refs import MANIFEST, parse, scheme
+from atdata_cli.refs import MANIFEST, in_index
 
 if TYPE_CHECKING:
     from atdata_cli.shards.copy import CopyResult
@@ -26,6 +26,7 @@ def copy(
     dest: opt.Dest,
     jobs: opt.CopyJobs = 4,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
+    index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -47,9 +48,9 @@ def copy(
     Each shard is checked on its way and appears only if it is right; the manifest comes last. The same command again
     copies what is missing.
     """
+    from atdata_cli.indexes.lookup import lookup
     from atdata_cli.shards.copy import copy_dataset
     from atdata_cli.shards.protocols import ShardStore
-    from atdata_cli.shards.reader import locate
     from atdata_cli.shards.transfer import TransferProgress
     from atdata_cli.stores.inputs import StoreFiles
     from atdata_cli.stores.registry import open_store
@@ -62,14 +63,16 @@ def copy(
     reading = dataclasses.replace(reading, anonymous=source_no_sign_request)
     _check_places(ref, dest, reading, writing)
     files = StoreFiles(reading)
-    located = locate(parse(ref), files)
+    found = lookup(ref, files, opt.index_options(index, reading))
+    for warning in found.warnings:
+        output.warn(warning)
     store, prefix = open_store(dest, writing)
     if not isinstance(store, ShardStore):
         raise UsageError("this store takes samples only, not shards", url=dest, hint="write REF DEST shards them anew")
     progress = TransferProgress()
     with output.progress(progress):
         result = copy_dataset(
-            located,
+            found.located,
             files,
             store,
             prefix,
@@ -84,7 +87,7 @@ def copy(
 def _check_places(ref: str, dest: str, reading: StoreOptions, writing: StoreOptions) -> None:
     if ref == "-":
         raise UsageError("standard input is no dataset", hint="a file of this name is ./-")
-    if dest.startswith("@") or scheme(dest) == "at":
+    if in_index(dest):
         raise UsageError(
             "an index is no place to copy to",
             url=dest,

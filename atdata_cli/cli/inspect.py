@@ -12,12 +12,15 @@ import typer
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
+from atdata_cli.cli.listing import entry_document, entry_rows, print_index
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import printable, redact
+from atdata_cli.refs import parse, printable, redact
 from atdata_cli.samples.describe import described_kind, described_range
 
 if TYPE_CHECKING:
+    from atdata_cli.indexes.base import Entry
+    from atdata_cli.indexes.registry import IndexOptions
     from atdata_cli.shards.problems import Problem
     from atdata_cli.shards.reader import Located
     from atdata_cli.shards.scan import DatasetInfo, ShardInfo
@@ -35,6 +38,7 @@ def inspect(
     verify: opt.Verify = False,
     jobs: opt.Jobs = None,
     html: opt.Html = None,
+    index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -45,12 +49,11 @@ def inspect(
     no_progress: opt.NoProgress = False,
     color: opt.ColorWhen = opt.Color.AUTO,
 ) -> None:
-    """Show what a dataset holds: shards, samples, sizes, fields, schema.
+    """Show what a dataset holds: shards, samples, sizes, fields, schema. @local lists the local index.
 
     With a manifest it answers at once; without one it reads the tars' headers. --verify reads every byte.
     """
-    from atdata_cli.refs import parse
-    from atdata_cli.shards.reader import locate
+    from atdata_cli.indexes.lookup import lookup
     from atdata_cli.shards.scan import find_sample, first_samples
     from atdata_cli.shards.scan import inspect as look
     from atdata_cli.stores.inputs import StoreFiles
@@ -61,14 +64,18 @@ def inspect(
         _check_alone(verify=verify, html=html)
     write_report = _page_writer(html, as_json=json)
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
-    files = StoreFiles(opt.store_options(endpoint_url, profile, region, store_option))
-    located = locate(parse(ref), files)
+    stores = opt.store_options(endpoint_url, profile, region, store_option)
+    indexes = opt.index_options(index, stores)
+    if parse(ref).kind == "index":
+        _list_index(output, ref, indexes, alone=not (head or key is not None or verify or html is not None))
+        return
+    files = StoreFiles(stores)
+    found = lookup(ref, files, indexes)
+    located = found.located
+    for warning in found.warnings:
+        output.warn(warning)
     if key is not None:
-        sample = find_sample(located, files, key)
-        if field is not None:
-            _write_field(sample, field)
-        else:
-            _print_samples(output, [sample])
+        _show_sample(output, find_sample(located, files, key), field)
         return
     if head is not None:
         _print_samples(output, first_samples(located, files, head))
@@ -81,7 +88,7 @@ def inspect(
             if html != "-":
                 output.say(f"wrote {html}")
         if checked is None and (html is None or json):
-            _print_dataset(output, info)
+            _print_dataset(output, info, found.entry)
     if checked is not None and checked.problems:
         raise typer.Exit(ExitCode.INTEGRITY)
 
@@ -112,6 +119,20 @@ def _problem_line(problem: Problem) -> str:
         where.append(printable(problem.key))
     at = "" if problem.offset is None else f" at byte {problem.offset}"
     return f"{problem.kind}: {': '.join(where)}{at}: {printable(problem.detail)}"
+
+
+def _list_index(output: Output, ref: str, indexes: IndexOptions, *, alone: bool) -> None:
+    """What is in a whole index."""
+    if not alone:
+        raise UsageError("this is a whole index: it is only listed", url=ref, hint=f"a dataset in it is {ref}/NAME")
+    print_index(output, parse(ref), indexes)
+
+
+def _show_sample(output: Output, sample: Sample, field: str | None) -> None:
+    if field is None:
+        _print_samples(output, [sample])
+    else:
+        _write_field(sample, field)
 
 
 def _check_alone(*, verify: bool, html: str | None) -> None:
@@ -170,15 +191,15 @@ def _print_samples(output: Output, samples: Iterable[Sample]) -> None:
         output.document({"samples": documents})
 
 
-def _print_dataset(output: Output, info: DatasetInfo) -> None:
+def _print_dataset(output: Output, info: DatasetInfo, entry: Entry | None = None) -> None:
     if output.as_json:
-        output.document(_document(info))
+        output.document(_document(info) | ({} if entry is None else {"entry": entry_document(entry)}))
     elif output.rich_stdout:
         from atdata_cli.cli.views import show_dataset
 
-        show_dataset(info)
+        show_dataset(info, entry)
     else:
-        output.data(list(_plain(info)))
+        output.data(list(_plain(info, entry)))
 
 
 def summary(info: DatasetInfo) -> Iterator[tuple[str, str]]:
@@ -219,9 +240,9 @@ def _example(info: DatasetInfo, name: str, known: Mapping[str, Any]) -> str:
     return short(known["example"]) if info.encoding == "msgpack" else short_member(name, known["example"])
 
 
-def _plain(info: DatasetInfo) -> Iterator[str]:
+def _plain(info: DatasetInfo, entry: Entry | None) -> Iterator[str]:
     yield printable(redact(info.url))
-    for label, text in summary(info):
+    for label, text in (*summary(info), *entry_rows(entry)):
         yield f"{label:<14}{printable(text)}"
     yield ""
     yield from _columns([("field", "kind", "samples", "range", "example"), *field_rows(info)])

@@ -13,9 +13,10 @@ from atdata_cli import __version__
 from atdata_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from atdata_cli.indexes.registry import IndexOptions
     from atdata_cli.stores.registry import StoreOptions
 
-__all__ = ["parse_duration", "parse_size", "store_options"]
+__all__ = ["index_options", "parse_duration", "parse_size", "store_options"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -56,6 +57,13 @@ def store_options(
             raise UsageError(f"-o {pair}: KEY=VALUE is needed")
         values[name] = value
     return StoreOptions(endpoint_url=endpoint_url, profile=profile, region=region, options=values)
+
+
+def index_options(file: str | None, stores: StoreOptions) -> IndexOptions:
+    """How indexes are reached."""
+    from atdata_cli.indexes.registry import IndexOptions
+
+    return IndexOptions(file=file, stores=stores)
 
 
 def exit_codes_help() -> str:
@@ -126,6 +134,42 @@ StoreOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
 ]
+
+# Indexes.
+IndexFile = Annotated[
+    str | None,
+    typer.Option("--index", metavar="FILE", help="The local index; default ATDATA_INDEX, else ~/.atdata/index.db."),
+]
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET", help="A name in an index: @local/NAME, @HANDLE/NAME, or with @VERSION.", show_default=False
+    ),
+]
+Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What it is; '' takes an old one away.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TEXT", help="A word to find it by; repeatable.")]
+License = Annotated[
+    str | None, typer.Option("--license", metavar="ID", help="Its license: an SPDX identifier (MIT, CC-BY-4.0) or URL.")
+]
+Metadata = Annotated[
+    str | None, typer.Option("--metadata", metavar="FILE", help="A JSON object with whatever else is to be said.")
+]
+PublishedSchema = Annotated[
+    str | None, typer.Option("--schema", metavar="FILE", help="JSON Schema of a sample; default the manifest's.")
+]
+PublishedSplit = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help="Publish this split; an entry holds one.")
+]
+VerifyFirst = Annotated[
+    bool,
+    typer.Option("--verify", help="Read every byte before; needed where the shards have no manifest."),
+]
+Blobs = Annotated[bool, typer.Option("--blobs", help="Copy the shards into your PDS first.")]
+AllowLocalUrl = Annotated[
+    bool, typer.Option("--allow-local-url", help="Publish URLs that only this machine can reach (for tests).")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 # Sources.
 Paths = Annotated[
@@ -214,7 +258,7 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="REF",
-        help="A dataset: a folder, prefix, manifest, shard, glob or brace range, at a path or URL.",
+        help="A dataset: a folder, prefix, manifest, shard, glob or brace range, at a path or URL; or @INDEX/NAME.",
         show_default=False,
     ),
 ]
@@ -231,7 +275,8 @@ References = Annotated[
     list[str],
     typer.Argument(
         metavar="REF",
-        help="Datasets or shards: folders, prefixes, manifests, shards, globs or brace ranges, at paths or URLs.",
+        help="Datasets or shards: folders, prefixes, manifests, shards, globs or brace ranges, at paths or URLs; or "
+        "@INDEX/NAME.",
         show_default=False,
     ),
 ]

@@ -32,6 +32,7 @@ def resolve(
     canonical: opt.Canonical = False,
     check: opt.CheckUrls = False,
     split: opt.SplitName = None,
+    index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -46,8 +47,9 @@ def resolve(
 
     Whoever has a presigned URL can read the shard until it expires: keep them as secret as credentials.
     """
+    from atdata_cli.indexes.lookup import lookup
     from atdata_cli.stores.inputs import StoreFiles
-    from atdata_cli.stores.resolve import ResolvedShard, Resolver, find_shards
+    from atdata_cli.stores.resolve import ResolvedShard, Resolver, chosen_shards
 
     form = _form(format_, null=null, json=json)
     if canonical and expires is not None:
@@ -58,11 +60,19 @@ def resolve(
     options = opt.store_options(endpoint_url, profile, region, store_option)
     options = dataclasses.replace(options, anonymous=no_sign_request)
     files = StoreFiles(options)
-    shards = find_shards(refs, files, split=split)
+    indexes = opt.index_options(index, options)
+    shards: list[Shard] = []
+    for ref in refs:
+        if ref == "-":
+            raise UsageError("standard input is no place that has a URL", hint="a file of this name is ./-")
+        found = lookup(ref, files, indexes, with_manifest=False)
+        for warning in found.warnings:
+            output.warn(warning)
+        shards += chosen_shards(found.located, split)
     if canonical:
         resolved = [ResolvedShard(shard, shard.url) for shard in shards]
     else:
-        resolver = Resolver(options, expires=expires)
+        resolver = Resolver(files, expires=expires)
         resolved = resolver.resolve(shards)
         for warning in resolver.warnings:
             output.warn(warning)
@@ -125,7 +135,7 @@ def _document(one: ResolvedShard) -> dict[str, Any]:
         "split": shard.split,
         "samples": shard.row.samples if shard.row else None,
         "bytes": shard.size,
-        "sha256": shard.row.sha256 if shard.row else None,
+        "sha256": shard.expected_sha256,
         "expires": one.end.isoformat().replace("+00:00", "Z") if one.end else None,
     }
 

@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from atdata_cli.cli.inspect import field_rows, key_range, summary
+from atdata_cli.cli.listing import entry_rows
 from atdata_cli.cli.output import human_bytes
+from atdata_cli.indexes.base import Entry
 from atdata_cli.refs import printable, redact
 from atdata_cli.shards.scan import DatasetInfo
 
@@ -19,18 +21,18 @@ __all__ = ["show_dataset"]
 _SHOWN_SHARDS = 12
 
 
-def show_dataset(info: DatasetInfo) -> None:
+def show_dataset(info: DatasetInfo, entry: Entry | None = None) -> None:
     """A dataset at a glance: totals, fields, shards. Everything from the data goes in as plain text."""
     console = Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR")))
-    console.print(Panel(Group(_summary(info)), title=Text(printable(redact(info.url)), "bold"), expand=False))
+    console.print(Panel(Group(_summary(info, entry)), title=Text(printable(redact(info.url)), "bold"), expand=False))
     console.print(_fields(info))
     console.print()
     console.print(_shards(info))
 
 
-def _summary(info: DatasetInfo) -> Table:
+def _summary(info: DatasetInfo, entry: Entry | None) -> Table:
     table = Table.grid(padding=(0, 2))
-    for label, text in summary(info):
+    for label, text in (*summary(info), *entry_rows(entry)):
         table.add_row(Text(label, "dim"), Text(printable(text), "bold" if label == "samples" else ""))
     return table
 

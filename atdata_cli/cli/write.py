@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,14 @@ from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import MANIFEST, as_name, basename, parent, scheme, stem
+from atdata_cli.refs import MANIFEST, as_name, basename, in_index, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
     from atdata_cli.shards.feed import Rejects, RejectSink
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.shards.protocols import ShardStore
     from atdata_cli.shards.write import WriteResult
-    from atdata_cli.sources.base import Files, Source
+    from atdata_cli.sources.base import Files, InputFile, Source
     from atdata_cli.sources.registry import ReadOptions
     from atdata_cli.stores.base import AbstractDataStore
     from atdata_cli.stores.registry import StoreOptions
@@ -65,6 +66,7 @@ def write(
     files_from: opt.FilesFrom = None,
     files0_from: opt.Files0From = None,
     stdin_from_command: opt.StdinFromCommand = False,
+    index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -117,7 +119,7 @@ def write(
         allow_empty=allow_empty,
         reading=reading.identity() or None,
     )
-    command = _Write(output, operands, stores, reading, writing, schema, rejects, if_exists.value, dry_run)
+    command = _Write(output, operands, stores, reading, writing, index, schema, rejects, if_exists.value, dry_run)
     raise typer.Exit(command.run())
 
 
@@ -139,6 +141,8 @@ class _Operands:
     def default_name(self) -> str:
         """The dataset's name unless ``--name`` says another: from the first source, never from DEST."""
         first = self.sources[0] if self.sources else "-"
+        if in_index(first) and not os.path.lexists(first):
+            return parse(first).name or as_name("")
         if basename(first) == MANIFEST:
             first = parent(first)
         return as_name("" if first == "-" else stem(os.path.abspath(first) if not scheme(first) else first))
@@ -196,6 +200,7 @@ class _Write:
     stores: StoreOptions
     reading: ReadOptions
     writing: WriteOptions
+    index: str | None
     schema: str | None
     rejects_file: str | None
     if_exists: Any
@@ -218,6 +223,7 @@ class _Write:
         with self._reject_sink() as sink:
             rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink)
             progress = Progress()
+            gc.freeze()  # what the imports and the plan made stays: no collection need look at it again
             try:
                 with self.output.progress(progress):
                     result = write_shards(
@@ -256,14 +262,19 @@ class _Write:
         self.reading = dataclasses.replace(self.reading, types=parsed.csv_types())
 
     def _source(self, files: Files) -> Source:
-        from atdata_cli.shards.reader import dataset_shards
+        from atdata_cli.indexes.lookup import source_shards
         from atdata_cli.sources.registry import open_source
+        from atdata_cli.stores.inputs import StoreFiles
 
         for name in self.operands.sources:
             check_apart(name, self.operands.dest)
-        return open_source(
-            self.operands.sources, files, self.reading, dataset_shards=lambda url: dataset_shards(files, url)
-        )
+        indexes = opt.index_options(self.index, self.stores)
+        places = files if isinstance(files, StoreFiles) else StoreFiles(self.stores)
+
+        def dataset_shards(name: str) -> Sequence[InputFile] | None:
+            return source_shards(name, places, indexes, warn=self.output.warn)
+
+        return open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
 
     def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str) -> ExitCode:
         """Let a third-party store write: it has no more than the protocol's three methods."""

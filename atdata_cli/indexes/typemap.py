@@ -14,7 +14,7 @@ from typing import Any
 from atdata_cli.indexes.base import Publication
 from atdata_cli.samples.schema import DRAFT_07, MAX_ITEM_DEPTH, NDARRAY_REF
 
-__all__ = ["json_schema_of", "loading_problems", "local_fields", "schema_name"]
+__all__ = ["fields_of", "json_schema_of", "loading_problems", "local_fields", "schema_name"]
 
 _PRIMITIVES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "bytes": "bytes"}
 _BYTES: dict[str, Any] = {"type": "string", "format": "byte", "contentEncoding": "base64"}
@@ -171,6 +171,22 @@ def _json_type(described: Any, depth: int = 0) -> dict[str, Any]:
     if kind in ("structured", "sparse", "arrow_tensor", "safetensors", "dataframe"):
         return dict(_BYTES)  # the library keeps each in a format of its own
     return {}
+
+
+def fields_of(schema: Mapping[str, Any], samples: int) -> dict[str, dict[str, Any]]:
+    """What a schema tells of the fields, as a manifest has it: their kinds."""
+    properties = schema.get("properties")
+    required = schema.get("required")
+    fields: dict[str, dict[str, Any]] = {}
+    for name, declared in (properties if isinstance(properties, Mapping) else {}).items():
+        known: dict[str, Any] = {"kind": _kind(declared)}
+        dtype = declared.get("dtype") if isinstance(declared, Mapping) else None
+        if known["kind"] == "ndarray" and isinstance(dtype, str):
+            known |= {"dtypes": [dtype], "shape": None}
+        if isinstance(required, list) and name in required and not _nullable(declared):
+            known["samples"] = samples
+        fields[name] = known
+    return fields
 
 
 def loading_problems(publication: Publication, urls: Sequence[str]) -> Iterator[str]:

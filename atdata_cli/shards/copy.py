@@ -95,8 +95,9 @@ class _Plan:
     @classmethod
     def of(cls, located: Located, files: Files) -> _Plan:
         shards = [replace(shard, name=_name(shard, index)) for index, shard in enumerate(located.shards)]
+        manifests = _manifests(located, files)
         repeated = [name for name, times in Counter(shard.name for shard in shards).items() if times > 1]
-        if repeated and located.manifest is not None:
+        if repeated and manifests:
             raise IntegrityError(f"the manifest names {repeated[0]!r} twice", url=located.url)
         if repeated:
             raise UsageError(
@@ -104,11 +105,10 @@ class _Plan:
                 url=located.url,
                 hint="copy each folder to a DEST of its own, or give the folder above them",
             )
-        manifests = _manifests(located, files)
         identity = {
             "copy": 1,
             "manifests": {name: hashlib.sha256(text).hexdigest() for name, text in manifests.items()},
-            "shards": [[shard.name, shard.size, shard.sha256] for shard in shards],
+            "shards": [[shard.name, shard.size, shard.expected_sha256] for shard in shards],
         }
         return cls(shards, manifests, Job(hashlib.sha256(_canonical(identity)).hexdigest(), {}))
 
@@ -136,7 +136,7 @@ def _manifests(located: Located, files: Files) -> dict[str, bytes]:
     IntegrityError : the root one vouches for another manifest of a split than is there.
     TemporaryError : one was replaced since it was read.
     """
-    if located.manifest is None:
+    if located.manifest is None or refs.in_index(located.url):  # what an index tells is no file to copy
         return {}
     known = {folder + MANIFEST: part for folder, part in located.parts.items()}
     known.pop(MANIFEST, None)
@@ -196,7 +196,7 @@ def copy_dataset(
     status: Status = "unchanged" if held == "finished" and copy.is_complete() else "planned" if dry_run else "copied"
     if not dry_run:
         copy.run(held)
-    return CopyResult(status, prefix, copy.shards(), located.manifest)
+    return CopyResult(status, prefix, copy.shards(), located.manifest if copy.has_manifest else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +220,7 @@ class _Copy:
     def __init__(
         self, plan: _Plan, files: Files, destination: Destination, jobs: int, progress: TransferProgress
     ) -> None:
+        self.has_manifest = bool(plan.manifests)
         self._plan = plan
         self._files = files
         self._destination = destination
@@ -283,17 +284,14 @@ class _Copy:
         info = self._there.get(shard.name)
         if info is None or info.size != shard.size:
             return None
-        return _Stored(info.size, shard.sha256 or "", info.version)
+        return _Stored(info.size, shard.expected_sha256 or "", info.version)
 
     def _equal(self, index: int, shard: Shard, stop: threading.Event) -> _Stored:
         info = self._there[shard.name]
         if shard.size in (None, info.size):
-            stored = self._read_back(shard.name, info, stop)
-            with ShardReader(shard, self._files, stop=stop) as stream:
-                for _ in stream:
-                    pass
-                if stored.sha256 == stream.sha256:
-                    return stored
+            stored = self._read_back(info, stop)
+            if stored.sha256 == (shard.expected_sha256 or self._hash_of(shard, stop)):
+                return stored
         raise self._occupied("it holds a shard of this name with other content", shard.name)
 
     def _of_state(self, index: int, shard: Shard, stop: threading.Event) -> _Stored | None:
@@ -303,10 +301,10 @@ class _Copy:
             return None
         stored = self._state(index)
         if stored is None or stored.version is None or (stored.bytes, stored.version) != (info.size, info.version):
-            if shard.sha256 is None:
+            if shard.expected_sha256 is None:
                 return None
-            stored = self._read_back(shard.name, info, stop)
-        return stored if shard.sha256 in (None, stored.sha256) else None
+            stored = self._read_back(info, stop)
+        return stored if shard.expected_sha256 in (None, stored.sha256) else None
 
     def _state(self, index: int) -> _Stored | None:
         name = _state_name(index)
@@ -316,7 +314,13 @@ class _Copy:
         except (ValueError, TypeError, RecursionError):
             return None
 
-    def _read_back(self, name: str, info: ObjectInfo, stop: threading.Event) -> _Stored:
+    def _hash_of(self, shard: Shard, stop: threading.Event) -> str | None:
+        with ShardReader(shard, self._files, stop=stop) as stream:
+            for _ in stream:
+                pass
+            return stream.sha256
+
+    def _read_back(self, info: ObjectInfo, stop: threading.Event) -> _Stored:
         digest = hashlib.sha256()
         with self._store.open(info.name) as reader:
             while not stop.is_set() and (data := reader.read(CHUNK)):
@@ -398,7 +402,7 @@ class _Copy:
         name = self._destination.name(shard.name)
         stored = self._kept.get(index) or self._copied.get(index)
         if stored is None:
-            return CopiedShard(name, shard.size, shard.sha256, copied=True)
+            return CopiedShard(name, shard.size, shard.expected_sha256, copied=True)
         return CopiedShard(name, stored.bytes, stored.sha256, copied=index not in self._kept)
 
 

@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
 from atdata_cli.shards.job import Job
-from atdata_cli.shards.manifest import MANIFEST, Manifest
+from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
 __all__ = ["STATE", "Destination", "Held", "is_shard_name"]
 
-STATE = ".atdata"
 _JOB = f"{STATE}/job.json"
 _SHARD = re.compile(r"(?:.*/)?shard-\d{6,}(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"

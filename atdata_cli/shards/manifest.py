@@ -15,10 +15,12 @@ from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.refs import MANIFEST
 from atdata_cli.shards.plan import check_split_name
 
-__all__ = ["FORMAT", "MANIFEST", "VERSION", "Manifest", "ShardRow", "SplitRow"]
+__all__ = ["FORMAT", "MANIFEST", "STATE", "VERSION", "Manifest", "ShardRow", "SplitRow"]
 
 FORMAT = "atdata-manifest"
 VERSION = 1
+STATE = ".atdata"
+"""The folder beside it that an unfinished job keeps its marks in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ class ShardTask:
     url, size : of the shard; size as far as it is known.
     row : what its manifest says of it.
     part : which manifest, a key of the expectations; None without.
+    sha256 : what an index says of it, where there is no row.
     """
 
     index: int
@@ -108,6 +109,7 @@ class ShardTask:
     size: int | None
     row: ShardRow | None
     part: str | None
+    sha256: str | None = None
 
 
 class FieldSet(NamedTuple):

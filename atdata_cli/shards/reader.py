@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
 from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent
-from atdata_cli.shards.destination import STATE
-from atdata_cli.shards.manifest import FORMAT, MANIFEST, Manifest, ShardRow
+from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow
 from atdata_cli.sources.base import Files, InputFile
 from atdata_cli.sources.registry import is_tar
 
-__all__ = ["Located", "Shard", "dataset_shards", "locate", "read_manifest"]
+__all__ = ["Located", "Shard", "dataset_in", "dataset_shards", "locate", "read_manifest"]
 
 _LARGEST_MANIFEST = 256 << 20  # a million shards are 200 MB
 
@@ -31,16 +30,21 @@ class Shard:
     size : bytes as stored; None where the place does not tell.
     row : what the manifest says of it, if there is one.
     split : the split it belongs to.
+    sha256 : of the stored bytes, hex, where an index tells it and there is no row.
     name : its path below the dataset's folder, or below the folder that was named; empty for a shard named itself.
-    sha256 : what its bytes must have, hex, where a manifest or an index tells.
     """
 
     url: str
     size: int | None
     row: ShardRow | None = None
     split: str | None = None
-    name: str = ""
     sha256: str | None = None
+    name: str = ""
+
+    @property
+    def expected_sha256(self) -> str | None:
+        """What its bytes should hash to, as far as anybody said."""
+        return self.sha256 if self.row is None else self.row.sha256
 
     @property
     def input(self) -> InputFile:
@@ -102,7 +106,7 @@ _ARTICLES = {"dataset": "a dataset in an index", "index": "an index", "entry": "
 def _file(url: str, size: int | None, files: Files) -> Located:
     if basename(url) == MANIFEST:
         folder = parent(url) or "./"
-        located = _dataset(folder, files)
+        located = dataset_in(folder, files)
         if located is None:
             raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
         return located
@@ -110,7 +114,7 @@ def _file(url: str, size: int | None, files: Files) -> Located:
 
 
 def _folder(url: str, files: Files) -> Located:
-    located = _dataset(url, files)
+    located = dataset_in(url, files)
     if located is not None:
         return located
     found = [(relative, info) for relative, info in files.walk(url) if info.kind == "file" and is_tar(relative)]
@@ -120,8 +124,13 @@ def _folder(url: str, files: Files) -> Located:
     return Located(url, [Shard(info.url, info.size, name=relative) for relative, info in found])
 
 
-def _dataset(url: str, files: Files) -> Located | None:
-    """The dataset whose manifest is in a folder; None if there is none."""
+def dataset_in(url: str, files: Files) -> Located | None:
+    """The dataset whose manifest is in a folder; None if there is none.
+
+    Raises
+    ------
+    IntegrityError : it is unfinished, or its manifest damaged.
+    """
     manifest = read_manifest(files, join(url, MANIFEST))
     if manifest is None:
         if files.info(join(url, f"{STATE}/job.json")) is not None:
@@ -132,7 +141,7 @@ def _dataset(url: str, files: Files) -> Located | None:
     else:
         parts = {f"{split}/": _part(files, url, split) for split in manifest.splits}
     shards = [
-        Shard(join(url, folder + row.name), row.bytes, row, part.split, name=folder + row.name, sha256=row.sha256)
+        Shard(join(url, folder + row.name), row.bytes, row, part.split, name=folder + row.name)
         for folder, part in parts.items()
         for row in part.shards
     ]
@@ -171,7 +180,7 @@ def dataset_shards(files: Files, url: str) -> Sequence[InputFile] | None:
     ------
     IntegrityError : the dataset is unfinished, or its manifest damaged.
     """
-    located = _dataset(url, files)
+    located = dataset_in(url, files)
     if located is None:
         return None
     return [

@@ -115,7 +115,7 @@ class ShardReader:
         self.shard = shard
         self.index = index
         self.size = shard.size
-        self.expected = shard.sha256
+        self.expected = shard.expected_sha256
         self.sha256: str | None = None
         self._files = files
         self._stop = stop or threading.Event()

@@ -134,6 +134,7 @@ def _tasks(located: Located) -> list[ShardTask]:
             shard.size,
             shard.row,
             folders[index] if index < len(folders) else None,
+            shard.sha256,
         )
         for index, shard in enumerate(located.shards)
     ]

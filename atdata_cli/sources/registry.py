@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
-from atdata_cli.refs import MANIFEST, basename, expand_braces, is_glob, parent, refuse_unsafe
+from atdata_cli.refs import MANIFEST, basename, expand_braces, in_index, is_glob, parent, refuse_unsafe
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
 from atdata_cli.sources.patterns import name_filter
@@ -86,7 +87,8 @@ def open_source(
     names : folders, files, brace patterns, globs, at paths or URLs, or ``-``.
     files : access to them.
     options : how to read.
-    dataset_shards : gives the shards of a folder that is a dataset, or None for any other folder.
+    dataset_shards : gives the shards of a folder that is a dataset, or None for any other folder; also those of a
+        dataset in an index.
 
     Raises
     ------
@@ -122,6 +124,11 @@ class _Finder:
         if name == "-":
             return [self._stream()]
         refuse_unsafe(name)
+        if in_index(name) and not os.path.lexists(name):
+            shards = self._dataset_shards(name)
+            if shards is None:
+                raise UsageError("names in an index cannot be read here", url=name, hint="name the shards themselves")
+            return [_Found(name, TAR, tuple(shards))]
         info = self._files.info(name)
         if info is not None:
             return [self._one(name, info)]

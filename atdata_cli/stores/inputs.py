@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Protocol, cast
 
 from atdata_cli.errors import NotFoundError, UsageError, from_os_error
@@ -49,15 +49,33 @@ class StoreFiles:
     Parameters
     ----------
     options : how to reach stores.
+    reached : those that are reached otherwise, see :meth:`reach`.
     """
 
-    def __init__(self, options: StoreOptions | None = None) -> None:
+    def __init__(self, options: StoreOptions | None = None, reached: Mapping[str, StoreOptions] | None = None) -> None:
         self.options = options or StoreOptions()
         self._local = _Local()
         self._places: dict[str, _Place] = {}  # by scheme and host or bucket: connecting is slow
+        self._reached: dict[str, StoreOptions] = dict(reached or {})
 
-    def __reduce__(self) -> tuple[type[StoreFiles], tuple[StoreOptions]]:
-        return type(self), (self.options,)  # a worker process connects for itself
+    def __reduce__(self) -> tuple[type[StoreFiles], tuple[StoreOptions, Mapping[str, StoreOptions]]]:
+        return type(self), (self.options, self._reached)  # a worker process connects for itself
+
+    def reach(self, url: str, options: StoreOptions) -> None:
+        """From now on reach the host or bucket of *url* in this way.
+
+        Raises
+        ------
+        UsageError : it was reached in another way before: one name means two places.
+        """
+        key = _place_key(url)
+        if self.options_for(url) != options and (key in self._reached or key in self._places):
+            raise UsageError("this name means two places, on different servers", url=key, hint="read them one by one")
+        self._reached[key] = options
+
+    def options_for(self, url: str) -> StoreOptions:
+        """How the store of *url* is reached."""
+        return self._reached.get(_place_key(url), self.options)
 
     def info(self, url: str) -> FileInfo | None:
         """What *url* is, or None if there is nothing. Standard input is ``other``."""
@@ -96,11 +114,17 @@ class StoreFiles:
         refuse_unsafe(url)
         if kind == "file" or ("//" not in url and os.path.lexists(url)):  # "run:7.csv" is a file if it exists
             return self._local
-        key = url[: len(kind) + 1] + "/".join(url[len(kind) + 1 :].split("/")[:3])
+        key = _place_key(url)
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = _place_of(kind, url, self.options)
+            place = self._places[key] = _place_of(kind, url, self.options_for(url))
         return place
+
+
+def _place_key(url: str) -> str:
+    """Scheme and host or bucket."""
+    kind = scheme(url)
+    return url[: len(kind) + 1] + "/".join(url[len(kind) + 1 :].split("/")[:3])
 
 
 def _place_of(kind: str, url: str, options: StoreOptions) -> _Place:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from atdata_cli.errors import NotFoundError, UsageError
-from atdata_cli.refs import parent, parse, scheme
-from atdata_cli.shards.reader import Located, Shard, locate
-from atdata_cli.sources.base import Files
+from atdata_cli.errors import NotFoundError
+from atdata_cli.refs import parent, scheme
+from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.stores.base import AbstractDataStore, StoreBase
-from atdata_cli.stores.registry import StoreOptions, open_store
+from atdata_cli.stores.inputs import StoreFiles
+from atdata_cli.stores.registry import open_store
 
-__all__ = ["ResolvedShard", "Resolver", "as_wds", "compress", "find_shards"]
+__all__ = ["ResolvedShard", "Resolver", "as_wds", "chosen_shards", "compress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +37,22 @@ class ResolvedShard:
     end: datetime | None = None
 
 
-def find_shards(references: Iterable[str], files: Files, *, split: str | None = None) -> list[Shard]:
-    """The shards of *references*, in order; those of one split only if it is given.
+def chosen_shards(located: Located, split: str | None = None) -> Sequence[Shard]:
+    """The shards of a dataset; those of one split only if it is given.
 
     Raises
     ------
-    NotFoundError : nothing is there, or a dataset has no such split, or no shards.
-    UsageError : a name in an index, or standard input.
+    NotFoundError : it has no shards, or no such split.
     """
-    return [shard for text in references for shard in _shards_of(text, files, split)]
-
-
-def _shards_of(text: str, files: Files, split: str | None) -> Sequence[Shard]:
-    if text == "-":
-        raise UsageError("standard input is no place that has a URL", hint="a file of this name is ./-")
-    reference = parse(text)
-    if reference.kind != "place":
-        raise UsageError(
-            "names in an index cannot be resolved by this version",
-            url=text,
-            hint="give the place of the shards: a path, an s3:// or an https:// URL",
-        )
-    located = locate(reference, files)
     if not located.shards:
-        raise NotFoundError("the dataset has no shards", url=text)
-    return located.shards if split is None else _of_split(located, split, text)
-
-
-def _of_split(located: Located, split: str, text: str) -> Sequence[Shard]:
+        raise NotFoundError("the dataset has no shards", url=located.url)
+    if split is None:
+        return located.shards
     chosen = [shard for shard in located.shards if shard.split == split]
     if not chosen:
         names = list(dict.fromkeys(shard.split for shard in located.shards if shard.split is not None))
         hint = "it has " + ", ".join(names) if names else "it has no splits"
-        raise NotFoundError(f"there are no shards of a split {split!r}", url=text, hint=hint)
+        raise NotFoundError(f"there are no shards of a split {split!r}", url=located.url, hint=hint)
     return chosen
 
 
@@ -78,12 +61,12 @@ class Resolver:
 
     Parameters
     ----------
-    options : how stores are reached.
+    files : knows how stores are reached.
     expires : seconds for which signed URLs shall be good; None leaves it to the store.
     """
 
-    def __init__(self, options: StoreOptions, *, expires: int | None = None) -> None:
-        self._options = options
+    def __init__(self, files: StoreFiles, *, expires: int | None = None) -> None:
+        self._options_for = files.options_for
         self._expires = expires
         self.warnings: list[str] = []
 
@@ -104,14 +87,14 @@ class Resolver:
             store.expires = self._expires
         now = datetime.now(UTC).replace(microsecond=0)
         urls = store.read_urls(canonical)
-        signed = store.expires is not None and not self._options.anonymous and list(urls) != canonical
+        signed = store.expires is not None and not self._options_for(canonical[0]).anonymous and list(urls) != canonical
         end = self._end(store, now, canonical[0]) if signed else None
         return (ResolvedShard(shard, url, end) for shard, url in zip(shards, urls, strict=True))
 
     def _store(self, url: str) -> AbstractDataStore:
         # "run:7.tar" is a file if it exists, as where it was found.
         is_file = bool(scheme(url)) and "//" not in url and os.path.lexists(url)
-        return open_store(f"./{url}" if is_file else url, self._options)[0]
+        return open_store(f"./{url}" if is_file else url, self._options_for(url))[0]
 
     def _end(self, store: StoreBase, now: datetime, url: str) -> datetime | None:
         """When URLs that were signed *now* stop working."""

@@ -250,6 +250,12 @@ class S3DataStore(StoreBase):
                     self._fs = _connections[key] = self._connect()
             return self._fs
 
+    @property
+    def endpoint_url(self) -> str | None:
+        """The server, whatever part of the AWS chain names it; None for AWS."""
+        client = self.fs.s3
+        return None if s3_sign.is_amazon(client) else str(client.meta.endpoint_url)
+
     def _connect(self) -> Any:
         import s3fs
 

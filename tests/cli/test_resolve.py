@@ -88,9 +88,8 @@ def test_forms(cli, data):
 
 def test_wrong_usage(cli, data):
     for arguments, words in (
-        (["@local/rows"], ["names in an index cannot be resolved by this version"]),
-        (["@alice.example.org"], ["names in an index"]),
-        (["at://alice.example.org/science.alt.dataset.entry/3jzfcijpj2z2a"], ["names in an index"]),
+        (["@local"], ["names a whole index", "@local/NAME"]),
+        (["@alice.example.org"], ["names a whole index"]),
         (["-"], ["standard input"]),
         (["pipe:cat x.tar"], ["refused"]),
         (["out", "--format", "json", "-0"], ["--null"]),

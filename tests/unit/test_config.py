@@ -14,6 +14,8 @@ def test_every_variable_is_described_once():
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_SESSION_TOKEN",
+        "ATDATA_PASSWORD",
+        "ATPROTO_APP_PASSWORD",
     }
 
 
@@ -55,3 +57,23 @@ def test_cache_home(monkeypatch, tmp_path):
     assert config.cache_home() == os.path.join(tmp_path, ".cache")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/me")
     assert config.cache_home() == "/var/cache/me"
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert config.state_home() == os.path.join(tmp_path, ".local", "state")
+
+
+def test_the_account(monkeypatch, tmp_path):
+    for name in config.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert (config.account_handle(), config.account_password(), config.pds_url()) == (None, None, None)
+    monkeypatch.setenv("ATPROTO_HANDLE", "b.test")
+    monkeypatch.setenv("ATPROTO_APP_PASSWORD", "second")
+    monkeypatch.setenv("ATPROTO_PDS_URL", "https://b")
+    assert (config.account_handle(), config.account_password(), config.pds_url()) == ("b.test", "second", "https://b")
+    file = tmp_path / "password"
+    file.write_text("from file\n")
+    monkeypatch.setenv("ATDATA_PASSWORD_FILE", str(file))
+    assert config.account_password() == "from file"
+    monkeypatch.setenv("ATDATA_HANDLE", "a.test")
+    monkeypatch.setenv("ATDATA_PASSWORD", "first")
+    monkeypatch.setenv("ATDATA_PDS_URL", "https://a")
+    assert (config.account_handle(), config.account_password(), config.pds_url()) == ("a.test", "first", "https://a")

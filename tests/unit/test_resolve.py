@@ -230,7 +230,7 @@ def test_stores_of_one_account_share_a_connection(monkeypatch):
 
 
 def resolved(urls: list[str], options: StoreOptions | None = None, **arguments) -> tuple[list[ResolvedShard], Resolver]:
-    resolver = Resolver(options or StoreOptions(), **arguments)
+    resolver = Resolver(StoreFiles(options), **arguments)
     return resolver.resolve([Shard(url, None) for url in urls]), resolver
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from atdata_cli.errors import NotFoundError
-from atdata_cli.refs import parse
+from atdata_cli.indexes.lookup import lookup, source_shards
 from atdata_cli.shards.manifest import Manifest
-from atdata_cli.shards.reader import Located, dataset_shards, locate
+from atdata_cli.shards.reader import Located
 from atdata_cli.shards.scan import DatasetInfo, inspect
 from atdata_cli.shards.verify import VerifyReport, verify
 from atdata_cli.sources.base import Source
@@ -24,7 +24,7 @@ def open_source(*names: str, stores: StoreOptions | None = None, **reading: Any)
 
     Parameters
     ----------
-    *names : folders, files, brace patterns, globs.
+    *names : folders, files, brace patterns, globs, names in an index.
     stores : how stores are reached.
     **reading : fields of :class:`atdata_cli.sources.registry.ReadOptions`.
 
@@ -33,7 +33,7 @@ def open_source(*names: str, stores: StoreOptions | None = None, **reading: Any)
     NotFoundError, UsageError : see :func:`atdata_cli.sources.registry.open_source`.
     """
     files = StoreFiles(stores)
-    return open_names(names, files, ReadOptions(**reading), dataset_shards=lambda url: dataset_shards(files, url))
+    return open_names(names, files, ReadOptions(**reading), dataset_shards=lambda name: source_shards(name, files))
 
 
 def read_manifest(ref: str, *, stores: StoreOptions | None = None) -> Manifest:
@@ -41,7 +41,7 @@ def read_manifest(ref: str, *, stores: StoreOptions | None = None) -> Manifest:
 
     Parameters
     ----------
-    ref : its folder or prefix, or the ``manifest.json`` itself.
+    ref : its folder or prefix, or the ``manifest.json`` itself, or its name in an index.
     stores : how stores are reached.
 
     Raises
@@ -60,7 +60,7 @@ def inspect_dataset(ref: str, *, stores: StoreOptions | None = None) -> DatasetI
 
     Parameters
     ----------
-    ref : folder, prefix, manifest, shard, glob or brace range, at a path or URL.
+    ref : folder, prefix, manifest, shard, glob or brace range, at a path or URL; or a name in an index.
     stores : how stores are reached.
 
     Raises
@@ -90,4 +90,4 @@ def verify_dataset(ref: str, *, stores: StoreOptions | None = None, jobs: int | 
 
 def _locate(ref: str, stores: StoreOptions | None) -> tuple[Located, StoreFiles]:
     files = StoreFiles(stores)
-    return locate(parse(ref), files), files
+    return lookup(ref, files).located, files

@@ -1,0 +1,223 @@
+"""``atdata-cli publish`` and ``unpublish``: a dataset gets a name in an index, or loses it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from atdata_cli.cli import options as opt
+from atdata_cli.cli.listing import plain_json
+from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.errors import AtdataError, UsageError
+from atdata_cli.refs import Reference, parse, printable, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atdata_cli.indexes.base import Entry, Publication, Published, Withdrawal
+    from atdata_cli.stores.inputs import StoreFiles
+
+__all__ = ["publish", "unpublish"]
+
+
+def publish(
+    ref: opt.Reference,
+    target: opt.Target,
+    description: opt.Description = None,
+    tag: opt.Tags = None,
+    license_: opt.License = None,
+    metadata: opt.Metadata = None,
+    schema: opt.PublishedSchema = None,
+    split: opt.PublishedSplit = None,
+    verify: opt.VerifyFirst = False,
+    jobs: opt.Jobs = None,
+    blobs: opt.Blobs = False,
+    allow_local_url: opt.AllowLocalUrl = False,
+    index: opt.IndexFile = None,
+    endpoint_url: opt.EndpointUrl = None,
+    profile: opt.Profile = None,
+    region: opt.Region = None,
+    store_option: opt.StoreOption = None,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    no_progress: opt.NoProgress = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
+    """Put a dataset into an index under a name, and print the URI of its entry.
+
+    The shards stay where they are. The same dataset under the same name is "unchanged"; another one moves the name.
+    """
+    from atdata_cli.indexes.lookup import lookup
+    from atdata_cli.indexes.publication import prepare
+    from atdata_cli.indexes.registry import open_index
+    from atdata_cli.stores.inputs import StoreFiles
+
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    named = _target(target)
+    if ref == "-":
+        raise UsageError("standard input is no dataset that stays", hint="write it to a store first")
+    stores = opt.store_options(endpoint_url, profile, region, store_option)
+    indexes = opt.index_options(index, stores)
+    into = open_index(named.authority, indexes)
+    files = StoreFiles(stores)
+    found = lookup(ref, files, indexes)
+    for warning in found.warnings:
+        output.warn(warning)
+    publication = prepare(
+        found.located,
+        files,
+        name=named.name,
+        version=named.version,
+        split=split,
+        verify=verify,
+        jobs=jobs,
+        schema=_schema(files, schema),
+        description=description,
+        tags=_tags(tag),
+        license=license_,
+        metadata=_metadata(files, metadata),
+        allow_local_url=allow_local_url,
+        blobs=blobs,
+    )
+    published = into.publish(publication, dry_run=dry_run)
+    for warning in published.warnings:
+        output.warn(warning)
+    _report(output, publication, published)
+
+
+def _target(text: str) -> Reference:
+    reference = parse(text)
+    if reference.kind != "dataset":
+        raise UsageError(
+            "this is no name in an index", url=text, hint="@local/NAME or @HANDLE/NAME, with @VERSION if it has one"
+        )
+    return reference
+
+
+def _tags(tags: Sequence[str] | None) -> Sequence[str] | None:
+    """Without repetitions; ``--tag ''`` alone takes the old ones away."""
+    return None if tags is None else tuple(dict.fromkeys(tag for tag in tags if tag))
+
+
+def _schema(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
+    if path is None:
+        return None
+    from atdata_cli.samples.check import RowSchema
+
+    with files.open(path) as reader:
+        return RowSchema.parse(reader.read(), url=path).document
+
+
+def _metadata(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
+    if path is None:
+        return None
+    import orjson
+
+    with files.open(path) as reader:
+        try:
+            document = orjson.loads(reader.read())
+        except orjson.JSONDecodeError as error:
+            raise UsageError(f"the metadata is not JSON: {error}", url=path) from error
+    if not isinstance(document, dict):
+        raise UsageError("the metadata is no JSON object", url=path)
+    return document
+
+
+def _report(output: Output, publication: Publication, published: Published) -> None:
+    if output.as_json:
+        output.document(_document(publication, published))
+        return
+    shards = count(len(publication.shards), "shard")
+    totals = f"{count(publication.samples, 'sample')} in {shards}, {human_bytes(publication.bytes)}"
+    if published.status == "planned":
+        output.say(f"would publish {totals}, as {published.uri}:" if published.records else f"unchanged: {totals}")
+        for name, record in published.records:
+            output.data([f"{printable(name)}: {jsonlib.dumps(plain_json(record), indent=2)}"])
+        return
+    if not output.quiet:
+        output.data([printable(published.uri)])
+    if published.status == "unchanged":
+        output.say(f"unchanged: {totals}", style="2")
+    else:
+        output.say(f"{published.status} {totals}", style="32")
+
+
+def _document(publication: Publication, published: Published) -> dict[str, Any]:
+    return {
+        "status": published.status,
+        "uri": published.uri,
+        "samples": publication.samples,
+        "bytes": publication.bytes,
+        "shards": [{"url": shard.url, "sha256": shard.sha256} for shard in publication.shards],
+        "records": [{"name": name, "record": plain_json(record)} for name, record in published.records],
+        "warnings": list(published.warnings),
+    }
+
+
+def unpublish(
+    target: opt.Target,
+    yes: opt.Yes = False,
+    index: opt.IndexFile = None,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
+    """Take a name out of an index, with the entries that no other name leads to; say first what goes."""
+    from atdata_cli.indexes.registry import IndexOptions, open_index
+
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
+    named = _target(target)
+    into = open_index(named.authority, IndexOptions(file=index))
+    withdrawal = into.plan_withdrawal(named.name, named.version)
+    for line in _losses(withdrawal):
+        output.say(line)
+    if not dry_run:
+        if not yes:
+            _confirm(withdrawal)
+        into.withdraw(withdrawal)
+    if output.as_json:
+        output.document(_withdrawn(withdrawal, "planned" if dry_run else "withdrawn"))
+    elif not dry_run:
+        output.say(f"withdrawn: {withdrawal.target}", style="32")
+
+
+def _losses(withdrawal: Withdrawal) -> list[str]:
+    """What goes, and what does not, for a person."""
+    lines = [f"the name {label}" for label in withdrawal.labels]
+    lines += [f"the entry {entry.key}: {_totals(entry)}" for entry in withdrawal.entries]
+    if withdrawal.deleted:
+        size = human_bytes(withdrawal.deleted_bytes)
+        lines.append(f"{count(len(withdrawal.deleted), 'blob')} of {size}, deleted at once and for good:")
+        lines += [f"  {redact(shard.url)}" for shard in withdrawal.deleted]
+    else:
+        lines.append("the shards stay where they are")
+    return [f"{withdrawal.target} goes, and with it:", *(f"  {line}" for line in lines)]
+
+
+def _totals(entry: Entry) -> str:
+    samples = "" if entry.samples is None else f"{count(entry.samples, 'sample')} in "
+    return samples + count(len(entry.shards), "shard")
+
+
+def _confirm(withdrawal: Withdrawal) -> None:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("nobody is there to be asked", url=withdrawal.target, hint="--yes says that it is meant")
+    print("Withdraw it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise AtdataError("not confirmed: nothing was withdrawn", url=withdrawal.target)
+
+
+def _withdrawn(withdrawal: Withdrawal, status: str) -> dict[str, Any]:
+    return {
+        "status": status,
+        "target": withdrawal.target,
+        "labels": list(withdrawal.labels),
+        "entries": [entry.key for entry in withdrawal.entries],
+        "deleted": [redact(shard.url) for shard in withdrawal.deleted],
+    }

@@ -1,0 +1,253 @@
+"""The index of the AT Protocol: entries, schemas and labels as records in their author's own repository.
+
+Anybody reads them without credentials; an account's own are written with its session. Records are as the lexicons of
+``science.alt.dataset`` say, see ``atdata_cli.atproto.records``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+
+from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA, EntryRecord, SchemaRecord
+from atdata_cli.atproto.session import Session
+from atdata_cli.atproto.storage import StorageBlobs
+from atdata_cli.atproto.transport import SwapError
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError
+from atdata_cli.indexes.base import Entry, EntryShard, Publication, Published, Withdrawal
+from atdata_cli.indexes.entryrecord import entry_of
+from atdata_cli.indexes.labels import Label, age, labels_of, newest
+from atdata_cli.indexes.publishing import StoredEntry, entries_of, publish
+from atdata_cli.indexes.registry import IndexOptions
+from atdata_cli.refs import Reference, parse
+
+__all__ = ["AtmosphereIndex"]
+
+
+class AtmosphereIndex:
+    """What one account has published.
+
+    Parameters
+    ----------
+    authority : its handle or DID.
+    options : how the stores of shards are reached.
+    """
+
+    def __init__(self, authority: str, options: IndexOptions | None = None) -> None:
+        self._authority = authority
+        self._options = options or IndexOptions()
+        self._schemas: dict[str, SchemaRecord | None] = {}
+        self._others: dict[str, Session] = {}
+
+    def __repr__(self) -> str:
+        return f"AtmosphereIndex(@{self._authority})"
+
+    @cached_property
+    def _reader(self) -> Session:
+        return Session.anonymous(self._authority)
+
+    @cached_property
+    def _writer(self) -> Session:
+        """The session of this very account: nobody publishes in another's name."""
+        return Session.from_environment_or_file(self._authority)
+
+    # -- writing
+
+    def publish(self, publication: Publication, *, dry_run: bool = False) -> Published:
+        """See :class:`atdata_cli.indexes.base.Index`."""
+        return publish(self._writer, publication, dry_run=dry_run)
+
+    def plan_withdrawal(self, name: str, version: str | None = None) -> Withdrawal:
+        """See :class:`atdata_cli.indexes.base.Index`.
+
+        With the plain name go all entries of this name that no label of another name leads to; with a version its
+        entry, unless another label leads there.
+        """
+        session = self._writer
+        labels = labels_of(session)
+        entries = list(entries_of(session))
+        going = [label for label in labels if _named(label, name, version)]
+        staying = [label for label in labels if label not in going]
+        lost = [one for one in entries if any(label.leads_to(session, one.uri) for label in going)]
+        if version is None:
+            lost += [one for one in entries if one.record.name == name and one not in lost]
+        lost = [one for one in lost if not any(label.leads_to(session, one.uri) for label in staying)]
+        target = f"@{session.handle or session.did}/{name}" + (f"@{version}" if version else "")
+        if not going and not lost:
+            raise NotFoundError("there is nothing of this name", url=target)
+        gone = [self._entry(session, one) for one in lost]
+        return Withdrawal(
+            target=target,
+            labels=[label.target for label in going],
+            entries=gone,
+            deleted=_deleted(gone, lost, entries),
+            keys=[*(f"{label.uri} {label.cid}" for label in going), *(f"{one.uri} {one.cid}" for one in lost)],
+        )
+
+    def withdraw(self, withdrawal: Withdrawal) -> None:
+        """See :class:`atdata_cli.indexes.base.Index`. Labels first, so that none leads nowhere."""
+        session = self._writer
+        doomed = [(parse_record(key), cid) for key, _, cid in (text.partition(" ") for text in withdrawal.keys)]
+        entries = {f"at://{session.did}/{ENTRY}/{key}" for (collection, key), _ in doomed if collection == ENTRY}
+        labels = {key for (collection, key), _ in doomed if collection == LABEL}
+        for label in labels_of(session):
+            if label.key not in labels and any(label.leads_to(session, uri) for uri in entries):
+                raise OccupiedError(
+                    f"{label.target} leads to it by now", url=label.record.dataset_uri, hint="look at it again"
+                )
+        try:
+            for (collection, key), cid in doomed:
+                session.delete_record(collection, key, cid)
+        except SwapError as error:
+            raise OccupiedError(
+                "another run changed it in the meantime: what is left was not touched",
+                url=error.url,
+                hint="the same command again withdraws what is there now",
+            ) from error
+
+    # -- reading
+
+    def find(self, name: str, version: str | None = None) -> Entry:
+        """See :class:`atdata_cli.indexes.base.Index`.
+
+        By labels: of several, the newest counts. A name without any is looked for among the entries.
+        """
+        session = self._reader
+        labels = labels_of(session, name)
+        label = newest(label for label in labels if version in (None, label.record.version))
+        if label is not None:
+            return self._labelled(session, label)
+        named = list(entries_of(session, name)) if version is None else []
+        if named:
+            return self._entry(session, max(named, key=_age))
+        versions = sorted({label.record.version for label in labels if label.record.version})
+        raise NotFoundError(
+            f"@{self._authority} has published nothing of this name"
+            if not labels
+            else f"there is no version {version!r}",
+            url=f"@{self._authority}/{name}",
+            hint=f"there are {', '.join(versions)}" if versions else f"inspect @{self._authority} lists what is there",
+        )
+
+    def get(self, key: str) -> Entry:
+        """See :class:`atdata_cli.indexes.base.Index`."""
+        return self._entry(self._reader, _stored(self._reader, key))
+
+    def entries(self) -> Iterator[Entry]:
+        """See :class:`atdata_cli.indexes.base.Index`.
+
+        What is damaged is left out. Entries that no label leads to are older versions, unless nothing of their name has
+        a label.
+        """
+        session = self._reader
+        known = {stored.uri: stored for stored in entries_of(session)}
+        labels = labels_of(session)
+        found = []
+        for name, version in {(label.record.name, label.record.version) for label in labels}:
+            label = newest(label for label in labels if _named(label, name, version, exactly=True))
+            assert label is not None
+            with suppress(NotFoundError, IntegrityError):
+                found.append(self._labelled(session, label, known))
+        labelled = {label.record.name for label in labels}
+        for name in {stored.record.name for stored in known.values()} - labelled:
+            last = max((one for one in known.values() if one.record.name == name), key=_age)
+            with suppress(IntegrityError):
+                found.append(self._entry(session, last))
+        return iter(sorted(found, key=lambda entry: (entry.name, entry.version or "")))
+
+    def _labelled(self, session: Session, label: Label, known: dict[str, StoredEntry] | None = None) -> Entry:
+        """The entry that a label leads to; it may be another account's."""
+        reference = _entry_reference(label)
+        owner = session
+        if reference.authority not in (session.did, session.handle):
+            owner = self._others.get(reference.authority) or Session.anonymous(reference.authority)
+            self._others[reference.authority] = owner
+        stored = (known or {}).get(f"at://{owner.did}/{ENTRY}/{reference.key}")
+        try:
+            stored = stored or _stored(owner, reference.key)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"the label {label.target} leads to an entry that is gone", url=label.record.dataset_uri
+            ) from error
+        return self._entry(owner, stored, label)
+
+    def _entry(self, owner: Session, stored: StoredEntry, label: Label | None = None) -> Entry:
+        return entry_of(
+            stored.record,
+            uri=stored.uri,
+            did=owner.did,
+            name=label.record.name if label else None,
+            version=label.record.version if label else None,
+            schema=self._schema(owner, stored.record.schema_ref),
+        )
+
+    def _schema(self, owner: Session, uri: str) -> SchemaRecord | None:
+        """The schema of an entry; None if it cannot be read: the shards can be without."""
+        if uri not in self._schemas:
+            self._schemas[uri] = self._read_schema(owner, uri)
+        return self._schemas[uri]
+
+    def _read_schema(self, owner: Session, uri: str) -> SchemaRecord | None:
+        authority, _, path = uri.removeprefix("at://").partition("/")
+        collection, _, key = path.partition("/")
+        if collection != SCHEMA or not key:
+            return None
+        try:
+            if authority not in (owner.did, owner.handle):
+                owner = self._others.get(authority) or Session.anonymous(authority)
+                self._others[authority] = owner
+            found = owner.get_record(collection, key)
+            return SchemaRecord.from_json(found[0], uri=uri) if found else None
+        except AtdataError as error:
+            if error.retryable:
+                raise
+            return None
+
+
+def parse_record(uri: str) -> tuple[str, str]:
+    """Collection and key of a record's URI."""
+    _, _, path = uri.removeprefix("at://").partition("/")
+    collection, _, key = path.partition("/")
+    return collection, key
+
+
+def _stored(session: Session, key: str) -> StoredEntry:
+    uri = f"at://{session.did}/{ENTRY}/{key}"
+    found = session.get_record(ENTRY, key)
+    if found is None:
+        raise NotFoundError("there is no such entry", url=uri)
+    value, cid = found
+    return StoredEntry(uri, cid, EntryRecord.from_json(value, uri=uri))
+
+
+def _entry_reference(label: Label) -> Reference:
+    try:
+        reference = parse(label.record.dataset_uri)
+    except AtdataError:
+        reference = None
+    if reference is None or reference.kind != "entry":
+        raise IntegrityError(f"the label {label.target} leads to no entry", url=label.uri)
+    return reference
+
+
+def _named(label: Label, name: str, version: str | None, *, exactly: bool = False) -> bool:
+    """Whether a label is one of *name*: of a version that label alone, without one all, or *exactly* the plain one."""
+    same_version = label.record.version == version if exactly or version is not None else True
+    return label.record.name == name and same_version
+
+
+def _age(stored: StoredEntry) -> tuple[object, str]:
+    return age(stored.record.created_at), stored.uri
+
+
+def _deleted(gone: Sequence[Entry], lost: Sequence[StoredEntry], entries: Sequence[StoredEntry]) -> list[EntryShard]:
+    """Shards of *gone* that are blobs which no other entry holds: the server deletes them at once."""
+    kept = {
+        shard.blob.cid
+        for one in entries
+        if one not in lost and isinstance(one.record.storage, StorageBlobs)
+        for shard in one.record.storage.shards
+    }
+    shards = {shard.url: shard for entry in gone if entry.blob_refs for shard in entry.shards}
+    return [shard for url, shard in shards.items() if url.rpartition("/")[2] not in kept]

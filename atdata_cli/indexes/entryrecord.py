@@ -1,0 +1,294 @@
+"""Between what is published and the entry record of it, and back from anybody's entry record."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from atdata_cli.atproto.records import EntryRecord, SchemaRecord, Size, now
+from atdata_cli.atproto.storage import (
+    Blob,
+    BlobShard,
+    Checksum,
+    HttpShard,
+    S3Shard,
+    Storage,
+    StorageBlobs,
+    StorageExternal,
+    StorageHttp,
+    StorageS3,
+)
+from atdata_cli.atproto.values import LARGEST_INTEGER
+from atdata_cli.errors import IntegrityError, UsageError
+from atdata_cli.indexes.base import Entry, EntryShard, Publication
+from atdata_cli.indexes.facts import facts, with_facts
+from atdata_cli.refs import expand_braces, redact, refuse_unsafe, scheme
+
+__all__ = ["blob_cid", "entry_of", "entry_record", "storage_of"]
+
+_ELSEWHERE = "copy the dataset to S3 or a web server first, or give --blobs to put its shards into your PDS"
+
+
+def entry_record(publication: Publication, storage: Storage, schema_ref: str) -> EntryRecord:
+    """The record of a publication whose shards are in *storage*."""
+    return EntryRecord(
+        name=publication.name,
+        schema_ref=schema_ref,
+        storage=storage,
+        created_at=now(),
+        description=publication.description or None,
+        tags=tuple(publication.tags or ()),
+        license=publication.license or None,
+        size=Size(publication.samples, publication.bytes, len(publication.shards)),
+        metadata=_metadata(publication, storage),
+    )
+
+
+def _metadata(publication: Publication, storage: Storage) -> dict[str, Any]:
+    """What an entry tells for want of a manifest, with the shards told as briefly as can be.
+
+    A row a shard: samples, first key, and the bytes where the storage does not tell them. It is what limits how many
+    shards fit into a record.
+    """
+    told = facts(publication)
+    of_blobs = isinstance(storage, StorageBlobs)
+    told["shards"] = [
+        [shard.samples, shard.first_key] if of_blobs else [shard.samples, shard.first_key, shard.bytes]
+        for shard in publication.shards
+    ]
+    return told
+
+
+def storage_of(publication: Publication, did: str) -> Storage:
+    """Where the shards of a publication are, as its record says.
+
+    Parameters
+    ----------
+    did : of the publisher.
+
+    Raises
+    ------
+    UsageError : nobody else could read them, or must not.
+    """
+    if publication.blobs:
+        return StorageBlobs(tuple(_future_blob(shard) for shard in publication.shards))
+    kinds = {scheme(shard.url) for shard in publication.shards}
+    if len(kinds) > 1:
+        raise UsageError(
+            "the shards are in several kinds of places, and an entry names one", url=publication.shards[0].url
+        )
+    kind = kinds.pop()
+    if kind == "at":
+        return StorageBlobs(tuple(_present_blob(shard, publication, did) for shard in publication.shards))
+    if kind == "s3":
+        return _s3(publication)
+    if kind in {"http", "https"}:
+        return StorageHttp(tuple(_http(shard, publication) for shard in publication.shards))
+    url = publication.shards[0].url
+    if kind in {"", "file"}:
+        raise UsageError("nobody else can read a path on this machine", url=url, hint=_ELSEWHERE)
+    raise UsageError(f"an entry cannot name '{kind}:' URLs, only S3, HTTPS and blobs", url=url, hint=_ELSEWHERE)
+
+
+def blob_cid(sha256: str) -> str:
+    """The CID of a blob, from the SHA-256 of its bytes: version 1, raw, sha2-256, in base32."""
+    return "b" + base64.b32encode(b"\x01\x55\x12\x20" + bytes.fromhex(sha256)).decode("ascii").lower().rstrip("=")
+
+
+def _sha256_of(cid: str) -> str | None:
+    """The SHA-256 that a blob's CID holds."""
+    try:
+        data = base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8))
+    except ValueError:
+        return None
+    return data[4:].hex() if cid.startswith("b") and data[:4] == b"\x01\x55\x12\x20" and len(data) == 36 else None
+
+
+def _future_blob(shard: EntryShard) -> BlobShard:
+    """A shard as it will be in the PDS: its CID follows from its bytes."""
+    digest = _hash(shard)
+    return BlobShard(Blob(blob_cid(digest), shard.bytes or 0), Checksum.sha256(digest))
+
+
+def _present_blob(shard: EntryShard, publication: Publication, did: str) -> BlobShard:
+    if not shard.url.startswith(f"at://{did}/"):
+        raise UsageError(
+            "this blob is in the repository of another account, and would be deleted with its last entry there",
+            url=shard.url,
+            hint="--blobs copies the shards into your own PDS",
+        )
+    ref = publication.blob_refs.get(shard.url)
+    blob = Blob.from_json(ref) if ref is not None else Blob(shard.url.rpartition("/")[2], shard.bytes or 0)
+    return BlobShard(blob, Checksum.sha256(_hash(shard)))
+
+
+def _hash(shard: EntryShard) -> str:
+    if shard.sha256 is None:
+        raise IntegrityError("nobody has checked this shard: its hash is not known", url=shard.url)
+    return shard.sha256
+
+
+def _s3(publication: Publication) -> StorageS3:
+    named = [shard.url.removeprefix("s3://").partition("/") for shard in publication.shards]
+    bucket = named[0][0]
+    if any(name[0] != bucket for name in named):
+        raise UsageError("the shards are in several buckets, and an entry names one", url=publication.shards[0].url)
+    if publication.endpoint is not None:
+        _check_public(publication.endpoint, publication)
+    return StorageS3(
+        bucket=bucket,
+        shards=tuple(
+            S3Shard(key, Checksum.sha256(_hash(shard)))
+            for (_, _, key), shard in zip(named, publication.shards, strict=True)
+        ),
+        region=publication.region,
+        endpoint=publication.endpoint,
+    )
+
+
+def _http(shard: EntryShard, publication: Publication) -> HttpShard:
+    _check_public(shard.url, publication)
+    return HttpShard(shard.url, Checksum.sha256(_hash(shard)))
+
+
+def _check_public(url: str, publication: Publication) -> None:
+    """Refuse what others must not see, or cannot reach."""
+    if redact(url) != url or urlsplit(url).username is not None:
+        raise UsageError(
+            "the URL holds a password, a signature or a token, and a record is public",
+            url=url,
+            hint="publish the store's own URLs, or public ones",
+        )
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if not publication.allow_local_url and _is_local(host):
+        raise UsageError(
+            f"nobody else can reach {host!r}",
+            url=url,
+            hint="give the public name of the server, --blobs, or --allow-local-url to publish it all the same",
+        )
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host means another machine, or none, to others: loopback, private addresses, names without a dot."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        # "127.1" and "2130706433" are addresses to most programs.
+        odd_address = re.fullmatch(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+))*", host, re.IGNORECASE)
+        local_name = "." not in host or host.endswith((".localhost", ".local", ".internal", ".localdomain"))
+        return odd_address is not None or local_name
+
+
+def entry_of(
+    record: EntryRecord,
+    *,
+    uri: str,
+    did: str,
+    name: str | None = None,
+    version: str | None = None,
+    schema: SchemaRecord | None = None,
+) -> Entry:
+    """A record as every index gives it out.
+
+    Parameters
+    ----------
+    uri, did : of the record and of its author.
+    name, version : of the label that led to it.
+    schema : the record that it refers to, if it could be read.
+
+    Raises
+    ------
+    IntegrityError : its shards are where no reader may follow.
+    """
+    metadata = dict(record.metadata or {})
+    storage = record.storage
+    s3 = storage if isinstance(storage, StorageS3) else None
+    size = record.size or Size()
+    found = Entry(
+        uri=uri,
+        key=uri.rpartition("/")[2],
+        name=name or record.name,
+        version=version,
+        shards=_with_rows(_shards(storage, uri, did), metadata.get("shards")),
+        schema=schema.schema if schema else None,
+        schema_ref=record.schema_ref,
+        samples=size.samples,
+        bytes=size.bytes,
+        description=record.description,
+        tags=tuple(record.tags),
+        license=record.license,
+        metadata={"contentMetadata": record.content_metadata} if record.content_metadata else {},
+        created_at=record.created_at,
+        endpoint=s3.endpoint if s3 else None,
+        region=s3.region if s3 else None,
+        blob_refs=_blob_refs(storage, did),
+    )
+    return with_facts(found, metadata)
+
+
+def _shards(storage: Storage, uri: str, did: str) -> list[EntryShard]:
+    try:
+        match storage:
+            case StorageBlobs():
+                return [_blob(shard, did) for shard in storage.shards]
+            case StorageS3():
+                if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{1,254}", storage.bucket):
+                    raise UsageError(f"{storage.bucket!r} is no bucket")
+                return [EntryShard(f"s3://{storage.bucket}/{s.key}", _sha256(s.checksum)) for s in storage.shards]
+            case StorageHttp():
+                return [EntryShard(_readable(s.url), _sha256(s.checksum)) for s in storage.shards]
+            case StorageExternal():
+                return [EntryShard(_readable(u)) for text in storage.shards for u in expand_braces(text)]
+    except UsageError as error:
+        raise IntegrityError(f"this entry names what is not followed: {error.message}", url=uri) from error
+
+
+def _blob(shard: BlobShard, did: str) -> EntryShard:
+    blob = shard.blob
+    digest = _sha256_of(blob.cid) or (_sha256(shard.checksum) if shard.checksum else None)
+    return EntryShard(f"at://{did}/blob/{blob.cid}", digest, blob.size or None)
+
+
+def _sha256(checksum: Checksum) -> str | None:
+    """The hash, if it is one that can be checked."""
+    digest = checksum.digest.lower()
+    return digest if checksum.algorithm == "sha256" and re.fullmatch("[0-9a-f]{64}", digest) else None
+
+
+def _readable(url: str) -> str:
+    """A URL of a record, if a reader may open it: nobody's record makes this program read a file of this machine."""
+    refuse_unsafe(url)
+    if scheme(url) in {"", "file", "memory"}:
+        raise UsageError("a path on the machine of its publisher")
+    return url
+
+
+def _with_rows(shards: list[EntryShard], rows: Any) -> list[EntryShard]:
+    """Shards with what the entry's metadata tell of each; others' rows of another form do not count."""
+    if not isinstance(rows, list) or len(rows) != len(shards):
+        return shards
+    return [_with_row(shard, row) for shard, row in zip(shards, rows, strict=True)]
+
+
+def _with_row(shard: EntryShard, row: Any) -> EntryShard:
+    if not isinstance(row, list) or len(row) not in (2, 3):
+        return shard
+    samples, first_key, size = row[0], row[1], row[2] if len(row) == 3 else shard.bytes
+    if not _is_count(samples) or not isinstance(first_key, str) or not (size is None or _is_count(size)):
+        return shard
+    return EntryShard(shard.url, shard.sha256, size, samples, first_key or None)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST_INTEGER
+
+
+def _blob_refs(storage: Storage, did: str) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(storage, StorageBlobs):
+        return {}
+    blobs: Sequence[Blob] = [shard.blob for shard in storage.shards]
+    return {f"at://{did}/blob/{blob.cid}": blob.as_json() for blob in blobs}
