@@ -234,11 +234,18 @@ class LocalIndex:
             db.execute("SELECT cid FROM dataset_entries LIMIT 1")
         except sqlite3.OperationalError as error:
             db.close()
-            if _code(error) != sqlite3.SQLITE_CANTOPEN or os.access(os.path.dirname(self.path), os.W_OK):
+            if _code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or self._has_log():
                 raise
-            # Where nobody can write (a read-only container), SQLite cannot make the files that WAL needs.
+            # Where nothing can be written (a read-only container), SQLite cannot make the files that WAL needs.
             db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
         return db
+
+    def _has_log(self) -> bool:
+        """Whether what was written last is not in the file yet."""
+        try:
+            return os.path.getsize(f"{self.path}-wal") > 0
+        except OSError:
+            return False
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
