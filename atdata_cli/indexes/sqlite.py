@@ -371,6 +371,8 @@ class _Plan:
             "checksums": {shard.url: shard.sha256 for shard in publication.shards if shard.sha256},
             "samples": publication.samples,
             "bytes": publication.bytes,
+            # The library's types say less: it has none for maps and for mixed values.
+            "schema": dict(publication.schema) or None,
             "endpoint": publication.endpoint,
             "region": publication.region,
         }
@@ -567,11 +569,16 @@ def _entry(db: sqlite3.Connection, row: _Row, name: str, version: str | None) ->
         name=name,
         version=version,
         shards=tuple(map(EntryShard, urls)),
-        schema=_schema_at(db, row.schema_ref),
+        schema=_own_schema(row.metadata) or _schema_at(db, row.schema_ref),
         schema_ref=row.schema_ref,
         created_at=row.created_at,
     )
     return with_facts(entry, row.metadata)
+
+
+def _own_schema(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    schema = metadata.get("schema")
+    return schema if isinstance(schema, dict) and isinstance(schema.get("properties"), dict) else None
 
 
 def _schema_at(db: sqlite3.Connection, schema_ref: str) -> Mapping[str, Any] | None:

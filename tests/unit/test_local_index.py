@@ -91,9 +91,7 @@ def test_what_is_published_is_found(index):
     assert (entry.samples, entry.bytes, entry.payload, entry.encoding) == (20, 2048, 400, "msgpack")
     assert (entry.description, entry.tags, entry.license) == ("some rows", ("a", "b"), "MIT")
     assert (entry.split, entry.job, entry.metadata) == ("train", "j", {"by": ["me", 1.5]})
-    assert entry.schema is not None
-    assert entry.schema["properties"] == {"id": {"type": "integer"}, "text": {"type": "string"}}
-    assert entry.schema["required"] == ["id", "text"]
+    assert entry.schema == publication().schema
     assert entry.schema_ref == "atdata://local/schema/RowsSample@1.0.0"
 
 
