@@ -106,9 +106,10 @@ class OnError(enum.StrEnum):
 
 
 class IfExists(enum.StrEnum):
-    """What happens if DEST holds the same dataset already."""
+    """What happens if DEST holds something already."""
 
     RESUME = "resume"
+    UPDATE = "update"
     FAIL = "fail"
 
 
@@ -250,8 +251,18 @@ SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the s
 Compress = Annotated[Compression | None, typer.Option("--compress", help="Compress the shards.")]
 IfExistsOption = Annotated[
     IfExists,
-    typer.Option("--if-exists", help="The same dataset in DEST is left as it is or finished, or is an error."),
+    typer.Option(
+        "--if-exists",
+        help="What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.",
+    ),
 ]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete shards that the new manifest no longer names; their readers fail.")
+]
+ExitUnchanged = Annotated[
+    bool, typer.Option("--exit-unchanged", help="Exit 9, not 0, if DEST holds all of it already.")
+]
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix of a dataset.", show_default=False)]
 
 # Reading.
 Reference = Annotated[
