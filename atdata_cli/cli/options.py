@@ -105,6 +105,13 @@ class OnError(enum.StrEnum):
     SKIP = "skip"
 
 
+class IfCopied(enum.StrEnum):
+    """What happens if DEST holds some or all of the copy already."""
+
+    RESUME = "resume"
+    FAIL = "fail"
+
+
 class IfExists(enum.StrEnum):
     """What happens if DEST holds something already."""
 
@@ -256,13 +263,15 @@ IfExistsOption = Annotated[
         help="What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.",
     ),
 ]
+Prefix = Annotated[
+    str, typer.Argument(metavar="DEST", help="The folder or URL prefix of a dataset.", show_default=False)
+]
 Prune = Annotated[
     bool, typer.Option("--prune", help="Delete shards that the new manifest no longer names; their readers fail.")
 ]
 ExitUnchanged = Annotated[
     bool, typer.Option("--exit-unchanged", help="Exit 9, not 0, if DEST holds all of it already.")
 ]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix of a dataset.", show_default=False)]
 
 # Reading.
 Reference = Annotated[
@@ -355,3 +364,37 @@ LongStoreOption = Annotated[
     typer.Option("--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
 ]
 Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at; '-' is stdout.")]
+
+# Copying.
+IfCopiedOption = Annotated[
+    IfCopied,
+    typer.Option("--if-exists", help="The same copy in DEST is left as it is or finished, or is an error."),
+]
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix to copy to.", show_default=False)]
+CopyJobs = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 25 MB.")
+]
+SourceEndpointUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="S3 endpoint of REF, where it is not that of DEST.")
+]
+SourceProfile = Annotated[
+    str | None, typer.Option(metavar="NAME", help="AWS profile for REF, where it is not that of DEST.")
+]
+SourceRegion = Annotated[
+    str | None, typer.Option(metavar="NAME", help="AWS region of REF, where it is not that of DEST.")
+]
+SourceUnsigned = Annotated[
+    bool, typer.Option("--source-no-sign-request", help="Read REF without credentials, as from a public bucket.")
+]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source-store-option", metavar="KEY=VALUE", help="Option of the file system of REF's store; repeatable."
+    ),
+]
+DestOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--store-option", metavar="KEY=VALUE", help="Option of the file system of DEST's store; repeatable."
+    ),
+]

@@ -17,7 +17,7 @@ __all__ = ["abort", "prune"]
 
 
 def prune(
-    dest: opt.Dest,
+    dest: opt.Prefix,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,
@@ -39,7 +39,7 @@ def prune(
 
 
 def abort(
-    dest: opt.Dest,
+    dest: opt.Prefix,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
     region: opt.Region = None,

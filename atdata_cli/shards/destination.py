@@ -20,9 +20,9 @@ from atdata_cli.errors import IntegrityError, NotFoundError, OccupiedError, Temp
 from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, shard_row
 from atdata_cli.shards.plan import shard_name
-from atdata_cli.shards.protocols import ShardStore
+from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination", "Held"]
+__all__ = ["STATE", "Destination", "Held", "Place", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
 _SHARDS = f"{STATE}/shards"
@@ -101,7 +101,7 @@ class Destination:
         IntegrityError : its manifest is damaged.
         """
         text, version = self._manifest_now()
-        mark = _parsed(self.store.read(self.name(_JOB)))
+        mark = self._mark()
         names = self._names()
         if text is None:
             if mark is not None:
@@ -151,10 +151,21 @@ class Destination:
             parts[split] = Manifest.loads(text, url=self.store.url(name))
         return parts
 
-    def _names(self) -> dict[str, int]:
-        """Names of all that the prefix holds, relative to it, with their sizes."""
+    def objects(self) -> dict[str, ObjectInfo]:
+        """All that the prefix holds, by name relative to it."""
         below = len(join(self.prefix.strip("/"), ""))
-        return {item.name[below:]: item.size for item in self.store.list(self.prefix)}
+        return {item.name[below:]: item for item in self.store.list(self.prefix)}
+
+    def marked(self) -> str | None:
+        """The job whose mark is here: its id, or an empty text for a mark that cannot be read; None without a mark."""
+        mark = self._mark()
+        return None if mark is None else str(mark.get("job", ""))
+
+    def _mark(self) -> dict[str, Any] | None:
+        return _parsed(self.store.read(self.name(_JOB)))
+
+    def _names(self) -> dict[str, int]:
+        return {name: item.size for name, item in self.objects().items()}
 
     def _noted(self, names: Mapping[str, int]) -> dict[Place, ShardRow]:
         """The shards that the state says are finished, as far as they are there."""
@@ -200,7 +211,7 @@ class Destination:
 
     # --- while ---
 
-    def begin(self, job: Job, held: Held) -> bool:
+    def begin(self, job: Job, held: Held | None = None) -> bool:
         """Mark the prefix as this job's; another run of the same job may have done so.
 
         Returns
@@ -212,7 +223,8 @@ class Destination:
         ------
         OccupiedError : a run of another job has marked it since the survey.
         """
-        document = {"format": "atdata-job", "version": 1, "job": job.id, "base": held.base, "options": job.options}
+        base = None if held is None else held.base
+        document = {"format": "atdata-job", "version": 1, "job": job.id, "base": base, "options": job.options}
         mark = (json.dumps(document, sort_keys=True, default=list) + "\n").encode()
         name = self.name(_JOB)
         if self.store.put_if_absent(name, mark):
@@ -252,8 +264,11 @@ class Destination:
         ------
         OccupiedError : another run has put a different one.
         """
+        self.put_manifest(relative, manifest.dumps(), over=over)
+
+    def put_manifest(self, relative: str, text: bytes, *, over: str | None = None) -> None:
+        """:meth:`publish` of a manifest's text."""
         name = self.name(relative)
-        text = manifest.dumps()
         if over is None:
             put = self.store.put_if_absent(name, text)
         else:
@@ -373,7 +388,7 @@ class Destination:
         The names in the store of what was removed.
         """
         names = self._names()
-        mark = _parsed(self.store.read(self.name(_JOB)))
+        mark = self._mark()
         text, _ = self._manifest_now()
         gone: list[str] = []
         if mark is not None:
@@ -394,6 +409,11 @@ class Destination:
 
 
 _READS = 5
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a name is one that this program gives a shard, in the prefix or a folder of it."""
+    return _SHARD.fullmatch(name) is not None
 
 
 def _parsed(text: bytes | None) -> dict[str, Any] | None:
