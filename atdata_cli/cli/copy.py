@@ -25,7 +25,7 @@ def copy(
     ref: opt.Reference,
     dest: opt.Dest,
     jobs: opt.CopyJobs = 4,
-    if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
+    if_exists: opt.IfCopiedOption = opt.IfCopied.RESUME,
     index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,

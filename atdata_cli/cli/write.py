@@ -7,7 +7,7 @@ import gc
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import MANIFEST, as_name, basename, in_index, parent, parse, scheme, stem
+from atdata_cli.refs import MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
     from atdata_cli.shards.feed import Rejects, RejectSink
@@ -58,6 +58,8 @@ def write(
     split_from: opt.SplitFrom = None,
     compress: opt.Compress = None,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
+    prune: opt.Prune = False,
+    exit_unchanged: opt.ExitUnchanged = False,
     on_error: opt.OnErrorOption = opt.OnError.FAIL,
     rejects: opt.RejectsFile = None,
     max_errors: opt.MaxErrors = None,
@@ -119,7 +121,20 @@ def write(
         allow_empty=allow_empty,
         reading=reading.identity() or None,
     )
-    command = _Write(output, operands, stores, reading, writing, index, schema, rejects, if_exists.value, dry_run)
+    command = _Write(
+        output,
+        operands,
+        stores,
+        reading,
+        writing,
+        index,
+        schema,
+        rejects,
+        if_exists.value,
+        dry_run,
+        prune,
+        exit_unchanged,
+    )
     raise typer.Exit(command.run())
 
 
@@ -205,6 +220,8 @@ class _Write:
     rejects_file: str | None
     if_exists: Any
     dry_run: bool
+    prune: bool
+    exit_unchanged: bool
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
@@ -239,7 +256,26 @@ class _Write:
             except DataError:
                 self._list(rejects)
                 raise
+        if result.status == "unchanged":
+            self._touch(result, source, store)
         return self._report(result, rejects, store)
+
+    def _touch(self, result: WriteResult, source: Source, store: ShardStore) -> None:
+        """Make the manifest newer than what it was made from, or make(1) would run the same rule again and again."""
+        if scheme(self.operands.dest) not in ("", "file"):
+            return
+        path = local_path(store.url(posixpath.join(result.prefix, MANIFEST)))
+        with suppress(OSError):
+            made = os.stat(path).st_mtime_ns
+            if any(_modified(item.url) > made for item in source.inputs):
+                os.utime(path)
+
+    def _pruned(self, result: WriteResult, store: ShardStore) -> int:
+        if not self.prune or self.dry_run:
+            return 0
+        from atdata_cli.shards.destination import Destination
+
+        return len(Destination(store, result.prefix).prune())
 
     def _files(self) -> Files:
         from atdata_cli.stores.inputs import StoreFiles
@@ -326,13 +362,18 @@ class _Write:
     def _report(self, result: WriteResult, rejects: Rejects, store: ShardStore) -> ExitCode:
         for warning in result.warnings:
             self.output.warn(warning)
+        pruned = self._pruned(result, store)
         if self.output.as_json:
-            self.output.document(_document(result, store))
+            self.output.document({**_document(result, store), "pruned": pruned})
         else:
             if not self.output.quiet:
                 self.output.data([store.url(name) for name, _ in result.shards()])
             self._summarise(result, store)
-        if rejects.count and result.status != "unchanged":
+            if pruned:
+                self.output.say(f"deleted {count(pruned, 'shard')} that the manifest no longer names")
+        if result.status == "unchanged":
+            return ExitCode.UNCHANGED if self.exit_unchanged else ExitCode.DONE
+        if rejects.count:
             self._tell_rejected(rejects)
             return ExitCode.REJECTED
         return ExitCode.DONE
@@ -346,9 +387,12 @@ class _Write:
             for line in _plan(result, store):
                 self.output.say(line)
         elif result.status == "unchanged":
-            self.output.say(f"unchanged: {totals}, {url}", style="2")
+            self.output.say(f"unchanged, 0 uploaded: {totals}, {url}", style="2")
         else:
             self.output.say(f"wrote {totals}, {url}", style="32")
+            if len(result.stored) < made:
+                size = human_bytes(sum(row.bytes for row in result.stored))
+                self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")
         for name, row in result.shards():
             self.output.detail(f"{row.sha256 or '-'}  {row.samples}  {row.bytes}  {store.url(name)}")
 
@@ -361,6 +405,13 @@ class _Write:
         self.output.say(
             f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else "")
         )
+
+
+def _modified(url: str) -> int:
+    """When a local file was changed, in nanoseconds since 1970; 0 for what is no local file."""
+    if url == "-" or scheme(url) not in ("", "file"):
+        return 0
+    return os.stat(local_path(url)).st_mtime_ns
 
 
 def _plan(result: WriteResult, store: ShardStore) -> Iterator[str]:
@@ -394,6 +445,7 @@ def _document(result: WriteResult, store: ShardStore) -> dict[str, Any]:
         "bytes": manifest.bytes,
         "payload": manifest.payload,
         "rejected": manifest.rejected,
+        "uploaded": {"shards": len(result.stored), "bytes": sum(row.bytes for row in result.stored)},
         "limit": result.limit,
         "splits": None if manifest.splits is None else {name: row.samples for name, row in manifest.splits.items()},
         "shards": [
