@@ -372,7 +372,7 @@ IfCopiedOption = Annotated[
 ]
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix to copy to.", show_default=False)]
 CopyJobs = Annotated[
-    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 25 MB.")
+    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 15 MB.")
 ]
 SourceEndpointUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="S3 endpoint of REF, where it is not that of DEST.")
