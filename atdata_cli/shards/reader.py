@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
-from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent
+from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent, scheme
 from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow
 from atdata_cli.sources.base import Files, InputFile
 from atdata_cli.sources.registry import is_tar
@@ -83,12 +83,14 @@ def locate(reference: Reference, files: Files) -> Located:
     if reference.kind != "place":
         raise UsageError(f"this names {_ARTICLES[reference.kind]}, not a place with shards", url=reference.text)
     text = reference.text
-    info = files.info(text)
+    patterns = expand_braces(text)
+    # Braces may be in a name, but not in a URL of the web, where asking is a request.
+    info = None if len(patterns) > 1 and scheme(text) in ("http", "https") else files.info(text)
     if info is not None and info.kind == "folder":
         return _folder(text, files)
     if info is not None:
         return _file(text, info.size, files)
-    urls = [url for one in expand_braces(text) for url in (files.glob(one) if is_glob(one) else [one])]
+    urls = [url for one in patterns for url in (files.glob(one) if is_glob(one) else [one])]
     if urls == [text]:
         raise NotFoundError("there is nothing by this name", url=text)
     if not urls:
