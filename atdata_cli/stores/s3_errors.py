@@ -211,7 +211,9 @@ def request_error(error: Exception, url: str) -> AtdataError:
     """
     if error_code(error) in _FINAL_CODES:
         return AtdataError("the request is out of date", url=url)
-    return translate(error, url, "go on with")
+    told = translate(error, url, "send")
+    told.message = told.message.removeprefix("cannot send it: ")  # callers know what it was for
+    return told
 
 
 @contextmanager
