@@ -17,6 +17,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
+from atdata_cli.config import s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from atdata_cli.sources.registry import ReadOptions
     from atdata_cli.stores.base import AbstractDataStore
     from atdata_cli.stores.registry import StoreOptions
+    from atdata_cli.stores.seen import SeenInputs
 
 __all__ = ["write"]
 
@@ -233,7 +235,8 @@ class _Write:
 
         files = self._files()
         self._load_schema(files)
-        source = self._source(files)
+        seen = self._seen(files)
+        source = self._source(files, seen)
         store, prefix = open_store(self.operands.dest, self.stores)
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix)
@@ -252,6 +255,7 @@ class _Write:
                         progress=progress,
                         if_exists=self.if_exists,
                         dry_run=self.dry_run,
+                        seen=seen,
                     )
             except DataError:
                 self._list(rejects)
@@ -287,6 +291,18 @@ class _Write:
 
         return CommandInput(self.operands.command, files)
 
+    def _seen(self, files: Files) -> SeenInputs | None:
+        """Takes in the files of the source as they are listed."""
+        from atdata_cli.stores.inputs import StoreFiles
+        from atdata_cli.stores.seen import SeenInputs
+
+        # Which files rows name is known only when the rows are read.
+        if self.dry_run or self.writing.embed or not isinstance(files, StoreFiles):
+            return None
+        seen = SeenInputs(self.operands.dest, self.stores.endpoint_url or s3_endpoint_url() or "")
+        files.told = seen.see
+        return seen
+
     def _load_schema(self, files: Files) -> None:
         if self.schema is None:
             return
@@ -297,7 +313,7 @@ class _Write:
         self.writing = dataclasses.replace(self.writing, schema=parsed.document)
         self.reading = dataclasses.replace(self.reading, types=parsed.csv_types())
 
-    def _source(self, files: Files) -> Source:
+    def _source(self, files: Files, seen: SeenInputs | None) -> Source:
         from atdata_cli.indexes.lookup import source_shards
         from atdata_cli.sources.registry import open_source
         from atdata_cli.stores.inputs import StoreFiles
@@ -308,9 +324,14 @@ class _Write:
         places = files if isinstance(files, StoreFiles) else StoreFiles(self.stores)
 
         def dataset_shards(name: str) -> Sequence[InputFile] | None:
-            return source_shards(name, places, indexes, warn=self.output.warn)
+            shards = source_shards(name, places, indexes, warn=self.output.warn)
+            if shards is not None and seen is not None:
+                seen.distrust()  # a manifest was looked at, not the shards that it names
+            return shards
 
-        return open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
+        source = open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
+        places.told = None
+        return source
 
     def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str) -> ExitCode:
         """Let a third-party store write: it has no more than the protocol's three methods."""

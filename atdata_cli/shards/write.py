@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from posixpath import join
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError, UsageError
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, merge_stats
@@ -30,6 +30,16 @@ __all__ = ["WriteResult", "write", "write_dataset"]
 Status = Literal["written", "unchanged", "planned"]
 IfExists = Literal["resume", "update", "fail"]
 Finished = Mapping[str | None, Sequence[FinishedShard]]
+
+
+class Seen(Protocol):
+    """What this machine remembers of the inputs of datasets."""
+
+    def are_those_of(self, manifest: bytes, /) -> bool:
+        """Whether the dataset with this manifest was surely made from the inputs of now."""
+
+    def remember(self, manifest: bytes, /) -> None:
+        """Keep that it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +218,7 @@ def write(
     progress: Progress | None = None,
     if_exists: IfExists = "resume",
     dry_run: bool = False,
+    seen: Seen | None = None,
 ) -> WriteResult:
     """Write a dataset under *prefix*: all its shards, then its manifest.
 
@@ -222,6 +233,7 @@ def write(
         with an unfinished one and refuses anything else; ``update`` replaces what changed of another dataset;
         ``fail`` refuses everything.
     dry_run : plan only; nothing is stored.
+    seen : may know, without reading it, that the input is what the dataset there was made from.
 
     Raises
     ------
@@ -244,10 +256,24 @@ def write(
         raise OccupiedError(f"it holds {what}", url=destination.url, hint="leave out --if-exists fail")
     if held.kind == "other" and if_exists != "update":
         raise destination.refusal(held)
+    if held.kind == "finished" and held.root and held.text and seen is not None and seen.are_those_of(held.text):
+        destination.check_complete(held.parts)
+        return WriteResult("unchanged", prefix, held.root, held.parts, held.root.bytes)
+    result = _write(source, destination, job, held, feed, if_exists=if_exists, dry_run=dry_run)
+    if seen is not None and result.status != "planned":
+        seen.remember(result.manifest.dumps())
+    return result
+
+
+def _write(
+    source: Source, destination: Destination, job: Job, held: Held, feed: Feed, *, if_exists: IfExists, dry_run: bool
+) -> WriteResult:
+    """:func:`write`, now that it is known what the prefix holds."""
+    rejects, progress = feed.rejects, feed.progress
     checked = feed.prepare()
     if rejects.failing:
         raise rejects.error()
-    run = _Run(feed, destination, held, job, options, progress)
+    run = _Run(feed, destination, held, job, feed.options, progress)
     if held.kind in ("finished", "other") and (if_exists != "update" or source.rewindable or dry_run):
         return _over_finished(run, checked.warnings, update=if_exists == "update", dry_run=dry_run)
     if dry_run:
