@@ -57,11 +57,17 @@ class AtdataError(Exception):
     message : what failed, in one line.
     url : the file or URL that it concerns; may hold credentials, so print it through ``refs.redact``.
     hint : what to do next.
+
+    Attributes
+    ----------
+    retryable : the same may succeed if it is tried again.
+    repeated : it was tried again, as often as is allowed: nobody further up should.
     """
 
     exit_code = ExitCode.FAILED
     code = "failed"
     retryable = False
+    repeated = False
 
     def __init__(self, message: str, *, url: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)

@@ -11,20 +11,24 @@ import ipaddress
 import os
 import re
 import ssl
+import threading
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from atdata_cli import config
-from atdata_cli.errors import AuthError, UsageError
+from atdata_cli.errors import AtdataError, AuthError, TemporaryError, UsageError
 from atdata_cli.retry import Retry
 
 __all__ = [
     "CA_HINT",
+    "PROXY_HINT",
+    "client_options",
     "configure",
-    "httpx_options",
+    "http_options",
     "is_loopback",
     "is_secure",
+    "proxy_error",
     "proxy_for",
     "retry",
     "s3_ca_file",
@@ -36,6 +40,7 @@ __all__ = [
 ]
 
 CA_HINT = "check the server's certificate, or name the file of its authority: --ca-bundle FILE, or SSL_CERT_FILE"
+PROXY_HINT = "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, likewise HTTP_PROXY; NO_PROXY for what needs none"
 
 _CONNECT_SECONDS = 30.0
 _SILENCE_SECONDS = 180.0  # without a byte either way: a server moves the blobs of a large record before it answers
@@ -192,6 +197,16 @@ def _matches(host: str, rule: str) -> bool:
         return False
 
 
+def proxy_error(status: int, url: str, doing: str) -> AtdataError:
+    """What it means that a proxy answers with an HTTP status when it is asked for a connection."""
+    if status == 407:
+        return AuthError(f"cannot {doing} it: the proxy wants a user and a password", url=url, hint=PROXY_HINT)
+    if status in {408, 425, 429, 500, 502, 503, 504}:
+        what = f"cannot {doing} it: the proxy cannot reach the server (HTTP {status})"
+        return TemporaryError(what, url=url, hint="check the URL and the network, and try again")
+    return AuthError(f"cannot {doing} it: the proxy does not allow it (HTTP {status})", url=url, hint=PROXY_HINT)
+
+
 @lru_cache(maxsize=256)
 def _tell_once(host: str, proxy: str) -> None:
     import logging
@@ -202,27 +217,64 @@ def _tell_once(host: str, proxy: str) -> None:
 # -- clients
 
 
-def httpx_options(url: str, **more: Any) -> dict[str, Any]:
+def client_options(**more: Any) -> dict[str, Any]:
     """Arguments for ``httpx.Client``, and for what passes them on to it.
 
-    Parameters
-    ----------
-    url : of the server that is asked.
+    Raises
+    ------
+    AtdataError : what is set makes no sense.
     """
     import httpx
 
     connect, silence = timeouts()
-    context = ssl_context()
-    proxy = proxy_for(url)
-    over_tls = proxy is not None and proxy[:6].lower() == "https:"
     return {
         "timeout": httpx.Timeout(silence, connect=connect, pool=None),
-        "limits": httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-        "verify": context,
-        "proxy": None if proxy is None else httpx.Proxy(proxy, ssl_context=context if over_tls else None),
+        "transport": _routes()(ssl_context()),
         "trust_env": False,
         **more,
     }
+
+
+@lru_cache(maxsize=1)
+def _routes() -> Any:
+    """The class of a transport that chooses the proxy for each request, redirects among them."""
+    import httpx
+
+    limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+
+    class Routes(httpx.BaseTransport):
+        def __init__(self, context: ssl.SSLContext) -> None:
+            self._context = context
+            self._lock = threading.Lock()
+            self._by_proxy: dict[str | None, httpx.HTTPTransport] = {}
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            proxy = proxy_for(str(request.url))
+            with self._lock:
+                if proxy not in self._by_proxy:
+                    self._by_proxy[proxy] = self._connected_by(proxy)
+            return self._by_proxy[proxy].handle_request(request)
+
+        def _connected_by(self, proxy: str | None) -> httpx.HTTPTransport:
+            over_tls = proxy is not None and proxy[:6].lower() == "https:"
+            through = None if proxy is None else httpx.Proxy(proxy, ssl_context=self._context if over_tls else None)
+            return httpx.HTTPTransport(verify=self._context, limits=limits, proxy=through)
+
+        def close(self) -> None:
+            for transport in self._by_proxy.values():
+                transport.close()
+
+    return Routes
+
+
+def http_options(url: str) -> dict[str, Any]:
+    """Arguments of aiohttp's requests to the server of *url*.
+
+    Raises
+    ------
+    AtdataError : what is set makes no sense.
+    """
+    return {"proxy": proxy_for(url), "ssl": ssl_context()}
 
 
 def user_agent() -> str:

@@ -71,6 +71,7 @@ class Retry:
                 pause, counts = self._after(told, failures, until)
                 failures += counts
                 if pause is None or failures > self.retries:
+                    told.repeated = told.retryable
                     raise
                 _tell(told, pause)
                 if (stop or threading.Event()).wait(pause):
@@ -78,7 +79,7 @@ class Retry:
 
     def _after(self, error: AtdataError, failures: int, until: float) -> tuple[float | None, bool]:
         """Seconds to wait, None if it is no use; and whether this counts as a failure."""
-        if not error.retryable or not self.retries:
+        if not error.retryable or error.repeated or not self.retries:
             return None, False
         ours = self.pause(failures + 1)
         if not isinstance(error, RateLimitedError):

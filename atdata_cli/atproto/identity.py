@@ -14,7 +14,7 @@ from typing import Any
 from atdata_cli import config
 from atdata_cli.atproto.transport import Transport, http_errors
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UsageError
-from atdata_cli.net import is_loopback, server_root
+from atdata_cli.net import client_options, is_loopback, server_root
 
 __all__ = ["PLC_URL", "Identity", "configured_url", "is_did", "plain_authority", "resolve"]
 
@@ -153,14 +153,28 @@ def _ask_network(handle: str) -> str | None:
 def _handle_resolver() -> Any:
     from atproto_identity.handle.resolver import HandleResolver
 
-    return HandleResolver(timeout=_SECONDS)
+    return _with_our_network(HandleResolver(timeout=_SECONDS))
 
 
 @lru_cache(maxsize=8)
 def _did_resolver(directory: str) -> Any:
     from atproto_identity.did.resolver import DidResolver
 
-    return DidResolver(plc_url=directory, timeout=_SECONDS)
+    resolver = DidResolver(plc_url=directory, timeout=_SECONDS)
+    for method in resolver._methods.values():
+        _with_our_network(method)
+    return resolver
+
+
+def _with_our_network(resolver: Any) -> Any:
+    """Let a resolver of the SDK, which takes no client, ask as all others do."""
+    import httpx
+
+    for name in ("_http_client", "_client"):
+        if hasattr(resolver, name):
+            getattr(resolver, name).close()
+            setattr(resolver, name, httpx.Client(**client_options()))
+    return resolver
 
 
 def _document(did: str, local: str | None, plc: str | None) -> Any:

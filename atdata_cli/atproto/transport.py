@@ -21,7 +21,7 @@ from atdata_cli.errors import (
     TemporaryError,
     UsageError,
 )
-from atdata_cli.net import CA_HINT, httpx_options, is_secure, user_agent
+from atdata_cli.net import CA_HINT, client_options, is_secure, user_agent
 
 __all__ = [
     "BlobMissingError",
@@ -118,7 +118,7 @@ class Transport:
             if method is not None:
                 method(response)
 
-        request = Request(**httpx_options(url, event_hooks={"response": [look]}))
+        request = Request(**client_options(event_hooks={"response": [look]}))
         request.add_additional_header("User-Agent", user_agent())
         self.client = Client(url, request=request)
         self._closing = weakref.finalize(self, request.close)

@@ -191,7 +191,7 @@ class ShardReader:
                 data = self._read(size)
             except AtdataError as error:
                 self.close()
-                if not error.retryable:
+                if not error.retryable or error.repeated:
                     raise
                 broken = error
                 continue

@@ -120,5 +120,6 @@ def _serve(make_work: Callable[[], Work], connection: Connection, environment: M
 def _portable(error: AtdataError) -> AtdataError:
     """The error without what cannot be pickled: keyword arguments of its class and its causes."""
     plain = AtdataError(error.message, url=error.url, hint=error.hint)
-    plain.exit_code, plain.code, plain.retryable = error.exit_code, error.code, error.retryable
+    plain.exit_code, plain.code = error.exit_code, error.code
+    plain.retryable, plain.repeated = error.retryable, error.repeated
     return plain

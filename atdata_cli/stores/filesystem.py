@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
+from atdata_cli import net
 from atdata_cli.errors import AtdataError, UsageError, from_os_error
 from atdata_cli.refs import check_name, scheme
+from atdata_cli.retry import Retry
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import StoreBase
 from atdata_cli.stores.local import is_temporary, temporary_name
@@ -56,6 +58,9 @@ _ONE_AT_A_TIME = threading.Lock()
 class FilesystemStore(StoreBase):
     """A file system of fsspec.
 
+    Reading, listing and deleting are repeated after temporary failures. Writing is not: few file systems say how much
+    of it was done, and the same command goes on where this one was.
+
     Parameters
     ----------
     fs : the file system.
@@ -74,6 +79,7 @@ class FilesystemStore(StoreBase):
         self.protocol = protocol
         self.base = f"{protocol}://" if base is None else base
         self.atomic = protocol in _COMMITS or protocol in _RENAMES
+        self.retry = net.retry()
 
     def url(self, name: str) -> str:
         """The URL of a name."""
@@ -104,16 +110,26 @@ class FilesystemStore(StoreBase):
 
     def open(self, name: str) -> BinaryIO:
         """Open for reading, seekable."""
+        return self.retry.run(lambda: self._open(name))
+
+    def _open(self, name: str) -> BinaryIO:
+        from fsspec.spec import AbstractBufferedFile
+
         url = self.url(name)
         path = self._path(name)
         with fs_errors(url, "read"):
             if self.protocol == "memory":
                 # Its open() gives everyone the same object, with one position for all.
                 return io.BytesIO(self.fs.cat_file(path))
-            return reader(self.fs.open(path, "rb"), url)
+            file = self.fs.open(path, "rb")
+            # These ask for ranges, and move on only when one has come; what others do when a read fails is not known.
+            return reader(file, url, retry=self.retry if isinstance(file, AbstractBufferedFile) else None)
 
     def read(self, name: str) -> bytes | None:
         """A small file whole, or None."""
+        return self.retry.run(lambda: self._read(name))
+
+    def _read(self, name: str) -> bytes | None:
         with fs_errors(self.url(name), "read"):
             try:
                 return cast(bytes, self.fs.cat_file(self._path(name)))
@@ -124,13 +140,16 @@ class FilesystemStore(StoreBase):
         """All files below a folder, in bytewise order, without the temporary ones of runs under way."""
         prefix = prefix.strip("/")
         below = f"{prefix}/" if prefix else ""
-        found = find(self.fs, self._path(prefix), self.url(prefix))
+        found = self.retry.run(lambda: find(self.fs, self._path(prefix), self.url(prefix)))
         for name, info in sorted((self._name(path), info) for path, info in found.items()):
             if name.startswith(below) and not is_temporary(name.rpartition("/")[2]):
                 yield ObjectInfo(name, int(info.get("size") or 0), _version(info))
 
     def stat(self, name: str) -> ObjectInfo | None:
         """One file, or None."""
+        return self.retry.run(lambda: self._stat(name))
+
+    def _stat(self, name: str) -> ObjectInfo | None:
         path = self._path(name)
         with fs_errors(self.url(name), "read"):
             self.fs.invalidate_cache()  # listings are kept for ever otherwise
@@ -183,6 +202,9 @@ class FilesystemStore(StoreBase):
 
     def delete(self, name: str) -> None:
         """Remove a file."""
+        self.retry.run(lambda: self._delete(name))
+
+    def _delete(self, name: str) -> None:
         with fs_errors(self.url(name), "delete"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self.fs.rm_file(self._path(name))
 
@@ -323,17 +345,22 @@ def fs_errors(url: str, doing: str) -> Iterator[None]:
 _Errors = Callable[[str, str], contextlib.AbstractContextManager[None]]
 
 
-def reader(file: Any, url: str, *, seekable: bool = True, errors: _Errors = fs_errors) -> BinaryIO:
+def reader(
+    file: Any, url: str, *, seekable: bool = True, errors: _Errors = fs_errors, retry: Retry | None = None
+) -> BinaryIO:
     """A buffered reader over a file of fsspec that fills what is asked for, and raises our errors.
 
-    *errors* is what maps them: a context manager made of the URL and what is being done.
+    Parameters
+    ----------
+    errors : what maps them: a context manager made of the URL and what is being done.
+    retry : for a file that has not moved when a read failed: how the read is repeated.
     """
-    return io.BufferedReader(_Raw(file, url, seekable, errors), _BUFFER)
+    return io.BufferedReader(_Raw(file, url, seekable, errors, retry), _BUFFER)
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, file: Any, url: str, seekable: bool, errors: _Errors) -> None:
-        self._file, self._url, self._seekable, self._errors = file, url, seekable, errors
+    def __init__(self, file: Any, url: str, seekable: bool, errors: _Errors, retry: Retry | None) -> None:
+        self._file, self._url, self._seekable, self._errors, self._retry = file, url, seekable, errors, retry
 
     def readable(self) -> bool:
         return True
@@ -343,14 +370,19 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        with self._errors(self._url, "read"):
-            data = self._file.read(len(view))
+        data = self._again(lambda: self._file.read(len(view)))
         view[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        with self._errors(self._url, "read"):
-            return bytes(self._file.read())
+        return bytes(self._again(lambda: self._file.read()))
+
+    def _again(self, read: Callable[[], Any]) -> Any:
+        def attempt() -> Any:
+            with self._errors(self._url, "read"):
+                return read()
+
+        return attempt() if self._retry is None else self._retry.run(attempt)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         with self._errors(self._url, "read"):

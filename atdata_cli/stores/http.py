@@ -16,28 +16,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
+from atdata_cli import net
 from atdata_cli.errors import (
     AtdataError,
     AuthError,
     DataError,
     NotFoundError,
+    RateLimitedError,
     TemporaryError,
     UsageError,
 )
 from atdata_cli.refs import check_name, join
+from atdata_cli.retry import seconds_to_wait
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink
 from atdata_cli.stores.base import ShardUrls, StoreBase
 from atdata_cli.stores.filesystem import fs_errors, reader
 
 __all__ = ["Answer", "HTTPStore", "http_errors", "status_error"]
 
-_CONNECT_SECONDS = 30
-_SILENCE_SECONDS = 120  # without a byte; a shard as a whole may take as long as it takes
+_CONNECT_SECONDS = 30.0
+_SILENCE_SECONDS = 120.0  # without a byte; a shard as a whole may take as long as it takes
 _BLOCK = 4 << 20  # of a range request
 _SMALL = 1 << 30  # no manifest comes near
 
 _LEGAL = "%/:?#[]@!$&'()*+,;=~"  # in URLs, by RFC 3986
 _LEGAL_FOR_CURL = _LEGAL.replace("[", "").replace("]", "")
+
+# Of a server, and of the caches and load balancers before it.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 527, 529, 530})
 
 _Result = TypeVar("_Result")
 
@@ -81,16 +87,17 @@ class HTTPStore(StoreBase):
         import aiohttp
         from fsspec.implementations.http import HTTPFileSystem
 
-        # aiohttp's default would end a transfer after five minutes, and would not look at HTTPS_PROXY or
-        # NO_PROXY.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        # aiohttp's default would end a transfer after five minutes.
+        connect, silence = net.timeouts(_CONNECT_SECONDS, _SILENCE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence)
         # URLs are sent as they are, for their signatures; what is stored is not to be compressed on the way,
         # for its size and hash.
         return HTTPFileSystem(
             encoded=True,
             block_size=_BLOCK,
-            client_kwargs={"trust_env": True, "timeout": timeout},
+            client_kwargs={"timeout": timeout},
             headers={"Accept-Encoding": "identity"},
+            **net.http_options(self.root),
         )
 
     def url(self, name: str) -> str:
@@ -113,7 +120,9 @@ class HTTPStore(StoreBase):
         ranges = answer.status == 206 and answer.size is not None
         options = {"size": answer.size} if ranges else {"size": 1, "block_size": 0}
         with http_errors(url, "read"):
-            return reader(self._fs.open(url, "rb", **options), url, seekable=ranges, errors=http_errors)
+            file = self._fs.open(url, "rb", **options)
+        # What comes from the beginning on only cannot be taken up where it broke.
+        return reader(file, url, seekable=ranges, errors=http_errors, retry=net.retry() if ranges else None)
 
     def read(self, name: str) -> bytes | None:
         """A small object whole, or None."""
@@ -185,16 +194,18 @@ class HTTPStore(StoreBase):
     def _ask(self, url: str, request: Callable[[str], Awaitable[_Result]]) -> _Result:
         from fsspec.asyn import sync
 
-        with http_errors(url, "read"):
-            result: _Result = sync(self._fs.loop, request, url)
-            return result
+        def ask() -> _Result:
+            with http_errors(url, "read"):
+                result: _Result = sync(self._fs.loop, request, url)
+                return result
+
+        return net.retry().run(ask)
 
     async def _head(self, url: str) -> Answer | None:
         """The answer to HEAD; None where only GET can tell: a presigned URL is signed for GET alone."""
         session = await self._fs.set_session()
-        headers = self._fs.kwargs["headers"]
-        async with session.head(self._fs.encode_url(url), allow_redirects=True, headers=headers) as response:
-            if response.status == 404:
+        async with session.head(self._fs.encode_url(url), allow_redirects=True, **self._fs.kwargs) as response:
+            if response.status == 404 or response.status in _PASSING:
                 response.raise_for_status()
             return _answer(response.status, response.headers) if response.status == 200 else None
 
@@ -202,7 +213,7 @@ class HTTPStore(StoreBase):
         """The answer to a GET of the first byte: status 206 means that the server sends ranges."""
         session = await self._fs.set_session()
         headers = {**self._fs.kwargs["headers"], "Range": "bytes=0-0"}
-        async with session.get(self._fs.encode_url(url), headers=headers) as response:
+        async with session.get(self._fs.encode_url(url), **{**self._fs.kwargs, "headers": headers}) as response:
             # The answer of a range that an empty file does not have.
             if response.status == 416 and response.headers.get("Content-Range") == "bytes */0":
                 return Answer(206, 0, None)
@@ -231,11 +242,12 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
             yield
     except AtdataError as error:
         cause = error.__cause__
+        if isinstance(cause, aiohttp.ClientHttpProxyError):
+            raise net.proxy_error(cause.status, url, doing) from cause
         if isinstance(cause, aiohttp.ClientResponseError):
-            raise status_error(cause.status, cause.message, url, doing) from cause
+            raise status_error(cause.status, cause.message, url, doing, cause.headers or {}) from cause
         if isinstance(cause, aiohttp.ClientSSLError):
-            hint = "check the server's certificate; SSL_CERT_FILE names the file of a CA of your own"
-            raise AtdataError(f"cannot {doing} it: {cause}", url=url, hint=hint) from cause
+            raise AtdataError(f"cannot {doing} it: {_tls_reason(cause)}", url=url, hint=net.CA_HINT) from cause
         if isinstance(cause, aiohttp.InvalidURL):
             raise UsageError(f"cannot {doing} it: it is not a valid URL", url=url) from cause
         if isinstance(cause, aiohttp.ClientPayloadError):
@@ -243,6 +255,12 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
         if isinstance(cause, aiohttp.ClientConnectionError | TimeoutError):
             raise TemporaryError(f"cannot {doing} it: {_reason(cause)}", url=url) from cause
         raise
+
+
+def _tls_reason(error: Exception) -> str:
+    """What is wrong with a certificate; aiohttp says all that it knows of the connection."""
+    certificate = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+    return str(getattr(certificate, "verify_message", None) or getattr(certificate, "reason", None) or error)
 
 
 def _reason(error: Exception) -> str:
@@ -257,13 +275,18 @@ def _reason(error: Exception) -> str:
     return f"there is no connection to {error.host}:{error.port}: {os.strerror(cause.errno)}"
 
 
-def status_error(status: int, message: str, url: str, doing: str) -> AtdataError:
-    """The error that an HTTP status means."""
+def status_error(
+    status: int, message: str, url: str, doing: str, headers: Mapping[str, str] | None = None
+) -> AtdataError:
+    """The error that an HTTP status means; *headers* of the answer may say when to ask again."""
     what = f"cannot {doing} it: HTTP {status} {message}".rstrip()
     if status in {404, 410}:
         return NotFoundError(what, url=url)
-    if status in {401, 403, 407}:
+    if status == 407:
+        return net.proxy_error(status, url, doing)
+    if status in {401, 403}:
         return AuthError(what, url=url, hint="a presigned URL may have expired: make a new one")
-    if status in {408, 425, 429} or status >= 500:
-        return TemporaryError(what, url=url)
+    if status in _PASSING:
+        wait = seconds_to_wait(headers or {})
+        return TemporaryError(what, url=url) if wait is None else RateLimitedError(what, wait=wait, url=url)
     return AtdataError(what, url=url)

@@ -309,6 +309,9 @@ class _Remote:
         self.hidden = 0
 
     def info(self, url: str) -> FileInfo | None:
+        return self._store.retry.run(lambda: self._info(url))
+
+    def _info(self, url: str) -> FileInfo | None:
         from atdata_cli.stores.filesystem import fs_errors
 
         with fs_errors(url, "read"):
@@ -327,7 +330,7 @@ class _Remote:
         top = url_name(self.fs, url)
         below = f"{top}/" if top else ""
         hidden: set[str] = set()
-        listing = find(self.fs, self._path(url), url)
+        listing = self._store.retry.run(lambda: find(self.fs, self._path(url), url))
         if not listing and self.info(url) is None:
             raise NotFoundError("there is no such folder", url=url)
         for path, found in listing.items():
@@ -344,6 +347,9 @@ class _Remote:
             yield relative, FileInfo(self._store.url(name), "file", found.get("size"), found.get("ETag"))
 
     def glob(self, pattern: str) -> list[str]:
+        return self._store.retry.run(lambda: self._glob(pattern))
+
+    def _glob(self, pattern: str) -> list[str]:
         from atdata_cli.stores.filesystem import fs_errors
 
         path = self._path(pattern)

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from atdata_cli import net
 from atdata_cli.errors import AtdataError, ExitCode, IntegrityError, TemporaryError, from_os_error
 from atdata_cli.refs import scheme
 from atdata_cli.samples.tar import BLOCK, is_header
@@ -29,7 +30,7 @@ from atdata_cli.stores.s3_errors import answer_error
 __all__ = ["failures", "worst"]
 
 _AT_A_TIME = 16
-_SECONDS = 60  # without a byte
+_SECONDS = 60.0  # without a byte
 _CHUNK = 1 << 16
 
 # What tarfile, and with it webdataset, recognises by content.
@@ -73,7 +74,7 @@ def worst(errors: Sequence[AtdataError]) -> AtdataError:
 
 def _failure(one: ResolvedShard, files: Files) -> AtdataError | None:
     try:
-        _check(one, files)
+        net.retry().run(lambda: _check(one, files))
     except AtdataError as error:
         error.url = one.shard.url  # never the signed one
         return error
@@ -105,13 +106,21 @@ def _check(one: ResolvedShard, files: Files) -> None:
 def _open(one: ResolvedShard, files: Files) -> tuple[BinaryIO, int | None]:
     """The shard as a stream, and its size if that is known by now."""
     if scheme(one.url) in {"http", "https"}:
-        response = urllib.request.urlopen(_request(one.url), timeout=_SECONDS)  # noqa: S310 - these two schemes only
+        response = _opener(one.url).open(_request(one.url), timeout=net.timeouts(silence=_SECONDS)[1])
         length = response.headers.get("Content-Length", "")
         return response, int(length) if length.isdigit() else None
     if one.url != one.shard.url or not scheme(one.url):
         file = open(one.url, "rb")  # noqa: SIM115 - the caller closes it
         return file, os.fstat(file.fileno()).st_size
     return files.open(one.url), None
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    proxy = net.proxy_for(url)
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({} if proxy is None else {scheme(url): proxy}),
+        urllib.request.HTTPSHandler(context=net.ssl_context()),
+    )
 
 
 def _request(url: str) -> urllib.request.Request:
@@ -158,6 +167,5 @@ def _refusal(error: urllib.error.HTTPError, url: str) -> AtdataError:
 
 def _unreachable(reason: object, url: str) -> AtdataError:
     if isinstance(reason, ssl.SSLError):
-        hint = "check the server's certificate; SSL_CERT_FILE names the file of a CA of your own"
-        return AtdataError(f"cannot read it: {reason}", url=url, hint=hint)
+        return AtdataError(f"cannot read it: {getattr(reason, 'verify_message', reason)}", url=url, hint=net.CA_HINT)
     return TemporaryError(f"cannot read it: {reason}", url=url)

@@ -21,6 +21,7 @@ from atdata_cli.errors import (
     UsageError,
     from_os_error,
 )
+from atdata_cli.net import PROXY_HINT, proxy_error
 from atdata_cli.retry import seconds_to_wait
 
 __all__ = [
@@ -82,6 +83,7 @@ _CODES: dict[str, _Known] = {
         "the object is too large for this server",
         "write smaller shards (--max-size)",
     ),
+    "407": (AuthError, "the proxy wants a user and a password", PROXY_HINT),
     "InvalidObjectState": (UsageError, "the object is archived", "restore it first"),
     "BadDigest": (IntegrityError, "bytes were damaged on the way to the server", _AGAIN),
     "InvalidDigest": (IntegrityError, "bytes were damaged on the way to the server", _AGAIN),
@@ -191,8 +193,9 @@ def error_code(error: BaseException) -> str | None:
     return None if response is None else str(response["Error"].get("Code") or "")
 
 
-def note_retries(error: BaseException, count: int) -> None:
-    """Keep in a server's answer how often the request had been sent before; see :func:`retries_made`."""
+def note_retries(error: Exception, count: int) -> None:
+    """Keep in an error that the request was repeated as often as is allowed; see :func:`retries_made`."""
+    error.repeated = True  # type: ignore[attr-defined]
     response = _response(error)
     if response is not None:
         response.setdefault("ResponseMetadata", {})["RetryAttempts"] = count
@@ -211,7 +214,7 @@ def request_error(error: Exception, url: str) -> AtdataError:
     """
     if error_code(error) in _FINAL_CODES:
         return AtdataError("the request is out of date", url=url)
-    told = translate(error, url, "send")
+    told = _translate(error, url, "send")
     told.message = told.message.removeprefix("cannot send it: ")  # callers know what it was for
     return told
 
@@ -236,6 +239,12 @@ def translated(url: str, *, doing: str) -> Iterator[None]:
 
 def translate(error: Exception, url: str, doing: str) -> AtdataError:
     """Our error for one of s3fs, botocore or aiohttp."""
+    told = _translate(error, url, doing)
+    told.repeated = getattr(error, "repeated", False) and request_error(error, url).retryable
+    return told
+
+
+def _translate(error: Exception, url: str, doing: str) -> AtdataError:
     response = _response(error)
     if response is not None:
         kind, reason, hint = _from_answer(response)
@@ -244,7 +253,12 @@ def translate(error: Exception, url: str, doing: str) -> AtdataError:
             return RateLimitedError(f"cannot {doing} it: {reason}", wait=wait, url=url, hint=hint)
         return kind(f"cannot {doing} it: {reason}", url=url, hint=hint or None)
     for one in _chain(error):
+        status = getattr(getattr(one, "kwargs", {}).get("error"), "status", None)  # the proxy's, not the server's
+        if status is not None:
+            return proxy_error(int(status), url, doing)
         for base in type(one).__mro__:
+            if base.__name__ == "SSLError" and "EOF occurred" in str(one):  # somebody ended it amid the handshake
+                return TemporaryError(f"cannot {doing} it: the connection broke", url=url, hint=_AGAIN)
             if base.__name__ in _CLASSES:
                 kind, reason, hint = _CLASSES[base.__name__]
                 return kind(f"cannot {doing} it: {reason}", url=url, hint=hint)
