@@ -11,19 +11,30 @@ from typing import NoReturn
 import typer
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.inspect import inspect
-from atdata_cli.cli.lean import LeanCommand, LeanGroup
+from atdata_cli.cli.lean import LeanGroup
 from atdata_cli.cli.output import print_error
-from atdata_cli.cli.publish import publish, unpublish
-from atdata_cli.cli.resolve import resolve
-from atdata_cli.cli.write import write
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS = {
+    "write": ("write", "Shard samples into tars, in any store."),
+    "inspect": ("inspect", "Show what a dataset holds, or check every byte of it."),
+    "resolve": ("resolve", "Print URLs that WebDataset opens as they are."),
+    "publish": ("publish", "Put a dataset into an index under a name."),
+    "unpublish": ("publish", "Take a name out of an index."),
+}
+"""Each command, in the order of help: the module of ``atdata_cli.cli`` that has it as a function of the same name,
+which is imported when the command is used, and what the list of commands says of it."""
+
+
+class _Commands(LeanGroup):
+    commands_by_name = COMMANDS
+
 
 app = typer.Typer(
     name="atdata-cli",
-    cls=LeanGroup,
+    cls=_Commands,
     help="Shard datasets into WebDataset tars in any store, and publish them.",
     no_args_is_help=True,
     add_completion=False,
@@ -36,14 +47,6 @@ app = typer.Typer(
 @app.callback()
 def _root(version: opt.Version = False) -> None:
     pass
-
-
-_EPILOG = opt.exit_codes_help()
-app.command("write", cls=LeanCommand, epilog=_EPILOG)(write)
-app.command("inspect", cls=LeanCommand, epilog=_EPILOG)(inspect)
-app.command("resolve", cls=LeanCommand, epilog=_EPILOG)(resolve)
-app.command("publish", cls=LeanCommand, epilog=_EPILOG)(publish)
-app.command("unpublish", cls=LeanCommand, epilog=_EPILOG)(unpublish)
 
 
 def main() -> NoReturn:

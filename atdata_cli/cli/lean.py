@@ -6,15 +6,20 @@ The one takes seconds to import; the other doubles the time until a command begi
 from __future__ import annotations
 
 import enum
+import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, get_args, get_origin
 
 import typer
 from typer._coercion import RuntimeParam, TypeDescriptor, build_runtime_param
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
+
+from atdata_cli.cli.options import exit_codes_help
 
 __all__ = ["LeanCommand", "LeanGroup", "import_webdataset"]
 
@@ -37,7 +42,26 @@ class LeanCommand(_LeanParameters, TyperCommand):
 
 
 class LeanGroup(_LeanParameters, TyperGroup):
-    """The same for the group of all commands."""
+    """The same for the group of all commands, of which it imports only the one that is used."""
+
+    commands_by_name: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """Command to the module with its function, and its one line of help."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: LeanCommand(name, help=summary) for name, (_, summary) in self.commands_by_name.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command that is named, with its options: for running it, its help and completions."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, self.load(name) if name else command, rest
+
+    def load(self, name: str) -> LeanCommand:
+        """A command with everything that belongs to it."""
+        module, _ = self.commands_by_name[name]
+        function = getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name)
+        info = CommandInfo(name, cls=LeanCommand, callback=function, epilog=exit_codes_help())
+        return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode=None)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

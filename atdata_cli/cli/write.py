@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import posixpath
 import re
@@ -241,6 +242,7 @@ class _Write:
         with self._reject_sink() as sink:
             rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink)
             progress = Progress()
+            gc.freeze()  # what the imports and the plan made stays: no collection need look at it again
             try:
                 with self.output.progress(progress):
                     result = write_shards(

@@ -303,6 +303,13 @@ class MemberStats:
     smallest: int = sys.maxsize
     largest: int = 0
 
+    def observe_all(self, sizes: Sequence[int]) -> None:
+        """Take in members of these sizes, at least one."""
+        self.samples += len(sizes)
+        self.total += sum(sizes)
+        self.smallest = min(self.smallest, *sizes)
+        self.largest = max(self.largest, *sizes)
+
     def observe(self, size: int) -> None:
         """Take in one member of *size* bytes."""
         self.samples += 1

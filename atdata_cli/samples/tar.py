@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 from atdata_cli.errors import IntegrityError, from_os_error
 
-__all__ = ["BLOCK", "Damage", "Kind", "Member", "TarDamage", "TarReader", "archive_bytes", "is_header", "padded"]
+__all__ = ["BLOCK", "Damage", "Kind", "Member", "Run", "TarDamage", "TarReader", "archive_bytes", "is_header", "padded"]
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -28,6 +30,14 @@ _LARGEST_SIZE = (1 << 63) - 1
 # Magic and version of POSIX and of GNU headers, and where in a header they are.
 _MAGIC = re.compile(rb"ustar(?:\x0000|  \x00)")
 _MAGIC_AT = 257
+
+# A header as a scan sees it: name, numbers (mode, owner, size, time, checksum), and what is the same in most of a tar.
+_HEADER = struct.Struct("100s56s356s")
+_NAME_BYTES, _REST_AT = 100, 156
+# A run is worth its trouble from here on; after a shorter one so many members are taken one by one.
+_SHORTEST_RUN = 16
+_ONE_BY_ONE = 64
+_MOST_KNOWN = 8192
 
 RECORD = 20 * BLOCK  # what archives are padded to, by POSIX and by everyone
 
@@ -79,6 +89,19 @@ class Member(NamedTuple):
     offset: int
     header: int
     kind: Kind
+
+
+class Run(NamedTuple):
+    """Plain files one after another, as a scan meets them.
+
+    Attributes
+    ----------
+    names : as in their headers: 100 bytes each, filled up with NUL. None begins with a dot.
+    sizes : bytes of payload.
+    """
+
+    names: Sequence[bytes]
+    sizes: Sequence[int]
 
 
 Damage = Literal["not-a-tar", "bad-checksum", "bad-header", "empty-block", "no-end", "truncated"]
@@ -162,6 +185,7 @@ class TarReader:
         self._total = total
         self._peek = peek
         self._extensions = _Extensions()
+        self._plain = _PlainHeaders(b"")
         if self._origin is not None:
             self._total = stream.seek(0, io.SEEK_END) - self._origin
             stream.seek(self._origin)
@@ -207,6 +231,38 @@ class TarReader:
             self._next = at
             yield member
             first = at = at + -(-member.size // BLOCK) * BLOCK
+
+    def runs(self) -> Iterator[Run | Member]:
+        """The same members for a scan, three times as fast: plain ones together, all others one by one."""
+        at = 0
+        while self.end is None:
+            run, end = self._run(at)
+            if run is not None:
+                at = end
+                yield run
+                continue
+            for member in islice(self.members(at), _ONE_BY_ONE):
+                at = member.offset + padded(member.size)
+                yield member
+
+    def _run(self, at: int) -> tuple[Run | None, int]:
+        """The plain files whose headers are in the window, and where the next member begins; None if they are few."""
+        self._load(at, BLOCK)
+        data, index = self._data, at - self._start
+        if self._plain.rest != data[index + _REST_AT : index + BLOCK]:
+            self._plain = _PlainHeaders(data[index + _REST_AT : index + BLOCK])
+        names, sizes, index = self._plain.run(data, index)
+        end = self._start + index
+        initials = b"".join(names)[::_NAME_BYTES]
+        if len(names) < _SHORTEST_RUN or 0 in initials or ord(".") in initials or self._extensions:
+            return None, at
+        if self._total is not None and end > self._total:
+            return None, at
+        offset = end - padded(sizes[-1])
+        name = str(names[-1].partition(b"\0")[0], "utf-8", "surrogateescape")
+        self._member = Member(name, sizes[-1], offset, offset - BLOCK, "file")
+        self._next = offset
+        return Run(names, sizes), end
 
     def read(self) -> bytes:
         """The current member's payload, or what is left of it."""
@@ -458,6 +514,51 @@ class _Payload(io.RawIOBase):
         chunk = self._reader.take(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
+
+
+class _PlainHeaders(dict[bytes, tuple[int, int, int]]):
+    """What a header's numbers say, given what follows them in it: each combination is worked out once.
+
+    The values are the distance to the next header, the size, and what Adler-32's low half has to be of the name, so
+    that the checksum is right: 1 + the sum of its bytes, which stays below the modulus. It is 0, and so never that,
+    where a header is not plain: a regular file, its numbers the usual digits, all of the name in its own field.
+    """
+
+    def __init__(self, rest: bytes) -> None:
+        self.rest = rest
+        self._is_plain = len(rest) == BLOCK - _REST_AT and rest[0] == _FILE and not rest[345 - _REST_AT]
+        self._sum = sum(rest) + 8 * 0x20
+
+    def run(self, data: bytes, index: int) -> tuple[list[bytes], list[int], int]:
+        """Names and sizes by the plain headers in *data* from an index on, and the next header's index."""
+        names = []
+        sizes = []
+        last = len(data) - BLOCK
+        while index <= last:
+            name, numbers, rest = _HEADER.unpack_from(data, index)
+            step, size, name_sum = self[numbers]
+            if zlib.adler32(name) & 0xFFFF != name_sum or rest != self.rest:
+                break
+            names.append(name)
+            sizes.append(size)
+            index += step
+        return names, sizes, index
+
+    def __missing__(self, numbers: bytes) -> tuple[int, int, int]:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self[numbers] = found = self._read(numbers) if self._is_plain else (0, 0, 0)
+        return found
+
+    def _read(self, numbers: bytes) -> tuple[int, int, int]:
+        size, checksum = numbers[24:35], numbers[48:54]
+        if not (size.isdigit() and checksum.isdigit() and numbers[35] in _ENDS and numbers[54] in _ENDS):
+            return 0, 0, 0
+        try:
+            payload, stored = int(size, 8), int(checksum, 8)
+        except ValueError:
+            return 0, 0, 0
+        return BLOCK + padded(payload), payload, max(0, stored - self._sum - sum(numbers[:48]) + 1)
 
 
 class _Extensions:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import sqlite3
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -112,6 +110,8 @@ class UniqueKeys:
         line = orjson.dumps(self._recent, option=orjson.OPT_APPEND_NEWLINE)
         try:
             if self._log is None:
+                import tempfile
+
                 self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
                 weakref.finalize(self, self._log.close)
             self._log.write(line)
@@ -137,6 +137,9 @@ class _KeyTable:
     """Keys on disk. No key may be added twice."""
 
     def __init__(self) -> None:
+        import sqlite3
+
+        self._failed = sqlite3.OperationalError
         self._filter = bytearray(_FILTER_SLOTS)
         # An empty name is a private database in a temporary file that has no name in any folder
         # (https://www.sqlite.org/inmemorydb.html); the cache is written out only when it is full.
@@ -165,7 +168,7 @@ class _KeyTable:
             # In order of key, so that each page of the tree is fetched and written at most once.
             self._database.executemany("INSERT INTO keys VALUES (?, ?)", sorted(places.items()))
             self._database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except self._failed as error:
             raise _no_room(error) from error
 
 

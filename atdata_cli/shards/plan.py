@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -134,6 +133,8 @@ class Splits:
         The first 8 bytes of the SHA-256 as a fraction of 2^64, laid over the shares in their order: a sample stays
         where it is when others are added.
         """
+        import hashlib
+
         point = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2.0**64
         edge = 0.0
         for name, share in self.shares.items():

@@ -7,10 +7,11 @@ The job is written once, over these protocols; ``atdata_cli.stores`` implements 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, runtime_checkable
 
-__all__ = ["Chunk", "ObjectInfo", "ShardSink", "ShardStore"]
+__all__ = ["Chunk", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
 
 Chunk = bytes | bytearray | memoryview
 
@@ -45,6 +46,25 @@ class ShardSink(Protocol):
 
     def abort(self) -> None:
         """Forget everything written; nothing stays behind. Safe to call twice, and after a failed commit."""
+
+
+@runtime_checkable
+class LendingSink(ShardSink, Protocol):
+    """A sink that has memory of its own for what it sends, so that bytes need not be copied into it.
+
+    Its bytes come through :meth:`take` and :meth:`send` in turn, or through :meth:`ShardSink.write`, never both.
+    """
+
+    def take(self) -> bytearray:
+        """Memory to fill from its beginning; waits while too much is under way."""
+
+    def send(self, length: int, read: Future[None], /) -> None:
+        """Take the first *length* bytes of the memory that :meth:`take` gave; all of it, except at the object's end.
+
+        Parameters
+        ----------
+        read : is done when the caller, too, reads them no longer.
+        """
 
 
 @runtime_checkable

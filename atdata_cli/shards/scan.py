@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
@@ -12,7 +13,7 @@ from atdata_cli.errors import NotFoundError
 from atdata_cli.samples.codec import unpack_rows
 from atdata_cli.samples.keys import is_meta, split_name
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, observe_rows
-from atdata_cli.samples.tar import archive_bytes
+from atdata_cli.samples.tar import Member, Run, archive_bytes
 from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.sources.base import Files, Sample, content
 from atdata_cli.sources.tars import OpenTar, TarSource
@@ -22,6 +23,7 @@ __all__ = ["DatasetInfo", "ShardInfo", "find_sample", "first_samples", "inspect"
 # Packed samples say what their fields are only when they are decoded: this many of the first are.
 _DECODED = 100
 _CONNECTIONS = 8
+_NAME_BYTES = 100  # in a run of headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,6 @@ class _Scan:
     shard: Shard
     compressed: bool = False
     samples: int = 0
-    members: int = 0
     payload: int = 0
     stored: int = 0
     first_key: str = ""
@@ -146,10 +147,75 @@ class _Scan:
     skipped: int = 0
     fields: dict[str, MemberStats] = field(default_factory=dict)
 
+    def add(self, name: str, size: int, *, is_file: bool = True) -> None:
+        """Take in one member."""
+        split = split_name(name) if is_file else None
+        if split is None or is_meta(name):
+            self.skipped += 1
+            return
+        key, extension = split
+        self._begin(key)
+        self._observe(extension, [size])
+
+    def add_run(self, run: Run) -> None:
+        """Take in many, with the same result; the rule that splits names is applied to bytes, where that is sure."""
+        keys, _, tails = zip(*[name.partition(b".") for name in run.names], strict=True)
+        sizes: defaultdict[bytes, list[int]] = defaultdict(list)
+        if tails.count(tails[0]) == len(tails):
+            sizes[tails[0]] += run.sizes
+        else:
+            for tail, size in zip(tails, run.sizes, strict=True):
+                sizes[tail].append(size)
+        # With their fill: as many as there are fields and lengths of keys.
+        extensions = {tail: tail.partition(b"\0")[0] for tail in sizes}
+        if _is_odd(b"".join(keys), b"".join(run.names), extensions):
+            for name, size in zip(run.names, run.sizes, strict=True):
+                self.add(_text(name.partition(b"\0")[0]), size)
+            return
+        self._begin(_text(keys[0]))
+        self.samples += sum(map(operator.ne, keys, islice(keys, 1, None)))
+        self.last_key = _text(keys[-1])
+        for tail, extension in extensions.items():
+            self._observe(_text(extension), sizes[tail])
+
+    def _begin(self, key: str) -> None:
+        """A member with this key follows."""
+        if not self.samples:
+            self.first_key = key
+        if key != self.last_key or not self.samples:
+            self.samples += 1
+            self.last_key = key
+
+    def _observe(self, extension: str, sizes: Sequence[int]) -> None:
+        seen = self.fields.get(extension)
+        if seen is None:
+            seen = self.fields[extension] = MemberStats()
+        seen.observe_all(sizes)
+        self.payload += sum(sizes)
+
+
+def _is_odd(keys: bytes, names: bytes, extensions: Mapping[bytes, bytes]) -> bool:
+    """Whether some of many names, each 100 bytes, need a closer look than a cut at their first dot.
+
+    Those are names with no dot, a dot in a folder's name, a key that ends at a slash, or a line break before the
+    dot (see :func:`~atdata_cli.samples.keys.split_name`), and those that may be ``__NAME__``.
+    """
+    return (
+        b"" in extensions
+        or any(b"/" in extension for extension in extensions.values())
+        or b"\0" in keys
+        or b"\n" in keys
+        or b"/." in names
+        or ord("_") in names[::_NAME_BYTES]
+    )
+
+
+def _text(name: bytes) -> str:
+    return str(name, "utf-8", "surrogateescape")
+
 
 def _from_headers(located: Located, files: Files) -> DatasetInfo:
-    with ThreadPoolExecutor(min(_CONNECTIONS, len(located.shards)), "scan") as pool:
-        scans = list(pool.map(lambda shard: _scan(shard, files), located.shards))
+    scans = _scan_all(located.shards, files)
     samples = sum(scan.samples for scan in scans)
     members: dict[str, MemberStats] = {}
     for scan in scans:
@@ -180,26 +246,24 @@ def _from_headers(located: Located, files: Files) -> DatasetInfo:
     )
 
 
+def _scan_all(shards: Sequence[Shard], files: Files) -> list[_Scan]:
+    if len(shards) == 1:
+        return [_scan(shards[0], files)]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(_CONNECTIONS, len(shards)), "scan") as pool:
+        return list(pool.map(lambda shard: _scan(shard, files), shards))
+
+
 def _scan(shard: Shard, files: Files) -> _Scan:
     found = _Scan(shard)
     with OpenTar(files, shard.input) as tar:
         found.compressed = not tar.seekable
-        for member in tar.reader:
-            split = split_name(member.name) if member.kind == "file" else None
-            if split is None or is_meta(member.name):
-                found.skipped += 1
-                continue
-            key, name = split
-            if key != found.last_key or not found.samples:
-                found.samples += 1
-                found.first_key = found.first_key if found.samples > 1 else key
-                found.last_key = key
-            found.members += 1
-            found.payload += member.size
-            seen = found.fields.get(name)
-            if seen is None:
-                seen = found.fields[name] = MemberStats()
-            seen.observe(member.size)
+        for item in tar.reader.runs():
+            if isinstance(item, Member):
+                found.add(item.name, item.size, is_file=item.kind == "file")
+            else:
+                found.add_run(item)
         found.stored = shard.size if shard.size is not None else archive_bytes(tar.reader.end or 0)
     return found
 

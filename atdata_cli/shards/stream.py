@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
-from atdata_cli.shards.protocols import Chunk, ShardSink
+from atdata_cli.shards.protocols import Chunk, LendingSink, ShardSink
 
 __all__ = ["BUFFER_BYTES", "Pipeline", "ShardStream", "Stored"]
 
@@ -97,11 +97,12 @@ class ShardStream:
         self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW) if gzip else None
         self._last: Future[None] | None = None
         self._failure: BaseException | None = None
+        self._lender = sink if isinstance(sink, LendingSink) and not gzip else None
         pipeline.opened()
 
     def take(self) -> bytearray:
         """A buffer to fill and pass to :meth:`send`."""
-        return self._pipeline.take()
+        return self._pipeline.take() if self._lender is None else self._lender.take()
 
     def send(self, buffer: bytearray, length: int) -> None:
         """Pass on the first *length* bytes of a buffer from :meth:`take`; it belongs to the stream from now on.
@@ -110,12 +111,21 @@ class ShardStream:
         ------
         Exception : what the sink raised for an earlier buffer.
         """
+        if self._lender is not None:
+            self._bytes += length
+            self._last = self._pipeline.hashing.submit(self._read, memoryview(buffer)[:length])
+            self._lender.send(length, self._last)
+            return
         if self._failure is not None:
             self._pipeline.give_back(buffer)
             raise self._failure
         chunk = memoryview(buffer)[:length]
         hashed = None if self._deflate else self._pipeline.hashing.submit(self._hash.update, chunk)
         self._last = self._pipeline.storing.submit(self._store, buffer, chunk, hashed)
+
+    def _read(self, chunk: memoryview) -> None:
+        with chunk:
+            self._hash.update(chunk)
 
     def _store(self, buffer: bytearray, chunk: memoryview, hashed: Future[None] | None) -> None:
         try:

@@ -17,7 +17,7 @@ import webdataset
 
 from atdata_cli.errors import DataError
 from atdata_cli.samples.tar import BLOCK, archive_bytes, padded
-from atdata_cli.sources.base import Blob, Value, size_of
+from atdata_cli.sources.base import Blob, Value, WholeBlob, size_of
 
 __all__ = ["TarWriter", "archive_bytes", "member_bytes", "padded"]
 
@@ -79,6 +79,13 @@ class _Forms(dict[int, tuple[bytes, int, bytes]]):
         self._after_size = stock[136:148]
         self._sum = int(stock[148:154], 8) - sum(stock[124:136])
         self.after_sum = stock[156:]
+
+    def header(self, name: bytes, size: int) -> bytes:
+        """The header of one file: of files nearly every size is another, so that nothing is kept."""
+        digits = b"%011o\0" % size
+        total = _checksum(digits, adler32(name, self._sum))
+        before, after = self._before_size, self._after_size
+        return b"".join((name.ljust(_MAX_NAME, b"\0"), before, digits, after, total, self.after_sum))
 
     def __missing__(self, size: int) -> tuple[bytes, int, bytes]:
         if len(self) >= _CACHED_SIZES:
@@ -194,9 +201,7 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
     def _header(self, name: str, size: int) -> bytes:
         if not _fits(name, size):
             return _stock_header(name, size)
-        raw = name.encode("ascii")
-        before, base, _ = _FORMS[size]
-        return b"".join((raw.ljust(_MAX_NAME, b"\0"), before, _checksum(raw, base), _FORMS.after_sum))
+        return _FORMS.header(name.encode("ascii"), size)
 
     def _put(self, data: bytes) -> None:
         size = len(data)
@@ -217,6 +222,11 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
     def _copy(self, blob: Blob) -> None:
         """Read a blob straight into the buffers, so that a member of any size costs no memory of its own."""
         left = blob.size
+        if left <= len(self._view) - self._used and isinstance(blob, WholeBlob):
+            if not blob.readinto(self._view[self._used : self._used + left]):
+                raise _changed(blob)
+            self._used += left
+            return
         with blob.open() as reader:
             readinto = reader.readinto  # type: ignore[attr-defined]
             while left:

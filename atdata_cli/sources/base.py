@@ -25,6 +25,7 @@ __all__ = [
     "SampleSource",
     "Source",
     "Value",
+    "WholeBlob",
     "content",
     "size_of",
 ]
@@ -41,6 +42,16 @@ class Blob(Protocol):
 
     def open(self) -> BinaryIO:
         """A fresh reader at the first byte."""
+
+
+class WholeBlob(ABC):
+    """A :class:`Blob` that is read in one go where there is room for all of it: what small files need most."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def readinto(self, target: memoryview) -> bool:
+        """Fill *target*, which has the blob's size; False if there are more or fewer bytes by now."""
 
 
 Value = bytes | Blob

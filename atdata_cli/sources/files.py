@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, overload
 
 from atdata_cli.errors import from_os_error
-from atdata_cli.sources.base import Files, InputFile, Preflight, Sample, SampleSource
+from atdata_cli.sources.base import Files, InputFile, Preflight, Sample, SampleSource, WholeBlob
 from atdata_cli.sources.fieldcheck import FieldSets, arbitrary_fields, case_reason, examples, renamed
 from atdata_cli.sources.listing import Listing, PlannedFile
 from atdata_cli.sources.patterns import name_filter
@@ -15,7 +15,7 @@ from atdata_cli.sources.patterns import name_filter
 __all__ = ["FileBlob", "FolderSource"]
 
 
-class FileBlob:
+class FileBlob(WholeBlob):
     """A file's content, read when it is written.
 
     Attributes
@@ -39,6 +39,26 @@ class FileBlob:
             return open(self.where, "rb", buffering=0)
         except OSError as error:
             raise from_os_error(error, self.where, doing="read") from error
+
+    def readinto(self, target: memoryview) -> bool:
+        """See :class:`~atdata_cli.sources.base.WholeBlob`: three system calls for a local file."""
+        if not _is_local(self.where):
+            with self._files.open(self.where) as reader:
+                return _fill(reader, target) and not reader.read(1)
+        more = bytearray(1)
+        try:
+            file = os.open(self.where, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                # A byte more than the file should have shows that it has grown. Linux reads up to 2 GiB at once.
+                count = os.readv(file, [target, more])
+                while 0 < count < len(target):  # network file systems may give less
+                    further = os.readv(file, [target[count:], more])
+                    count = count + further if further else -1
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise from_os_error(error, self.where, doing="read") from error
+        return count == len(target)
 
 
 class FolderSource(SampleSource):
@@ -215,6 +235,16 @@ def _checked(wanted: Callable[[str], bool], check: Callable[[str], None]) -> Cal
         return True
 
     return checked
+
+
+def _fill(reader: BinaryIO, target: memoryview) -> bool:
+    """Read until *target* is full; False if there is less."""
+    while target:
+        count = reader.readinto(target)  # type: ignore[attr-defined]
+        if not count:
+            return False
+        target = target[count:]
+    return True
 
 
 def _is_local(url: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -291,6 +290,8 @@ class OpenTar:
         return self._spool_content(member), 0
 
     def _spool_content(self, member: Member) -> Value:
+        import tempfile
+
         offset = self._spooled
         try:
             if self._spool is None:

@@ -19,7 +19,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import threading
 import time
@@ -354,7 +353,7 @@ class LocalSink:
 
 def temporary_name(base: str) -> str:
     """A new hidden name for what is to become the file *base* in the same folder."""
-    return f".{_shortened(base)}.{secrets.token_hex(8)}.part"
+    return f".{_shortened(base)}.{os.urandom(8).hex()}.part"
 
 
 def is_temporary(base: str) -> bool:

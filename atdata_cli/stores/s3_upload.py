@@ -7,7 +7,7 @@ import hashlib
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.shards.protocols import Chunk
 from atdata_cli.stores.s3_errors import error_code, translated
 
-__all__ = ["PARTS_IN_FLIGHT", "PART_SIZE", "S3Sink", "Uploads"]
+__all__ = ["PARTS_HELD", "PART_SIZE", "S3Sink", "Uploads"]
 
 PART_SIZE = 16 << 20
 PARTS_IN_FLIGHT = 6
+PARTS_HELD = PARTS_IN_FLIGHT + 2  # two are filled and wait, so that a free connection has something to send
 MAX_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 GROW_AFTER = 5_000
 GROW_EVERY = 1_000
@@ -124,7 +125,7 @@ class Uploads:
     def __init__(self, call: Call, part: int = PART_SIZE) -> None:
         self.call = call
         self.part = part
-        self.budget = _Budget(PARTS_IN_FLIGHT * part)
+        self.budget = _Budget(PARTS_HELD * part)
         self.pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
         self.takes_crc = True
         self.echoes = True
@@ -140,9 +141,11 @@ class Uploads:
         # Zeroed pages come into being only when they are written: a small object takes little.
         return bytearray(size)
 
-    def recycle(self, buffer: bytearray) -> None:
-        """Take back memory that nothing refers to any more."""
-        if len(buffer) == self.part and len(self._buffers) <= PARTS_IN_FLIGHT:
+    def recycle(self, buffer: bytearray, read: Future[None] | None) -> None:
+        """Take back memory whose bytes have arrived, once others have *read* them, too."""
+        if read is not None:
+            wait((read,))
+        if len(buffer) == self.part and len(self._buffers) <= PARTS_HELD:
             self._buffers.append(buffer)
 
     def send(
@@ -229,6 +232,7 @@ class S3Sink:
         self._url = url
         self._buffer = bytearray()
         self._filled = 0
+        self._read: Future[None] | None = None
         self._upload_id: Future[str] | None = None
         self._declared = False
         self._parts: list[Future[Part]] = []
@@ -246,6 +250,17 @@ class S3Sink:
             self._buffer[self._filled : self._filled + count] = rest[:count]
             self._filled += count
             rest = rest[count:]
+
+    def take(self) -> bytearray:
+        """See :class:`.protocols.LendingSink`; the memory is a part's, sent when more is to come."""
+        self._check_open()
+        self._next_buffer()
+        return self._buffer
+
+    def send(self, length: int, read: Future[None], /) -> None:
+        """See :class:`.protocols.LendingSink`."""
+        self._check_open()
+        self._filled, self._read = length, read
 
     def commit(self) -> None:
         """Make the object visible; returns when the server has it whole."""
@@ -304,14 +319,19 @@ class S3Sink:
         if self._upload_id is None:
             # In the pool's queue it is before the parts that wait for it: they cannot take all threads.
             self._upload_id = self._uploads.pool.submit(self._begin)
-        buffer, filled = self._buffer, self._filled
-        self._buffer, self._filled = bytearray(), 0
+        buffer, data, read = self._filled_part()
         self._uploads.budget.take(len(buffer))
         number = len(self._parts) + 1
-        part = self._uploads.pool.submit(self._upload_part, self._upload_id, number, buffer, filled)
+        part = self._uploads.pool.submit(self._upload_part, self._upload_id, number, buffer, data, read)
         # Also when the part is cancelled before it began.
         part.add_done_callback(lambda _: self._uploads.budget.give(len(buffer)))
         self._parts.append(part)
+
+    def _filled_part(self) -> tuple[bytearray, memoryview, Future[None] | None]:
+        """The current buffer, its bytes, and when others have read them; there is no current one any more."""
+        buffer, filled, read = self._buffer, self._filled, self._read
+        self._buffer, self._filled, self._read = bytearray(), 0, None
+        return buffer, memoryview(buffer)[:filled], read
 
     def _begin(self) -> str:
         algorithm = {"ChecksumAlgorithm": "CRC32"} if self._uploads.takes_crc and self._uploads.echoes else {}
@@ -326,25 +346,25 @@ class S3Sink:
         self._declared = bool(algorithm)
         return str(answer["UploadId"])
 
-    def _upload_part(self, upload_id: Future[str], number: int, buffer: bytearray, filled: int) -> Part:
+    def _upload_part(
+        self, upload_id: Future[str], number: int, buffer: bytearray, data: memoryview, read: Future[None] | None
+    ) -> Part:
         if self._failed is not None:
             raise self._failed
         try:
             where = {"UploadId": upload_id.result(), "PartNumber": number, **self._where}
-            data = memoryview(buffer)[:filled]
             answer, crc = self._uploads.send("upload_part", data, declared=self._declared, **where)
         except Exception as error:
             # After a failure the connection may still hold the buffer, so it is not used again.
             self._failed = error
             raise
-        self._uploads.recycle(buffer)
+        self._uploads.recycle(buffer, read)
         return Part(number, answer["ETag"], crc if self._declared else None)
 
     def _put_whole(self) -> None:
-        data = memoryview(self._buffer)[: self._filled]
+        buffer, data, read = self._filled_part()
         self._uploads.send("put_object", data, **self._where)
-        self._uploads.recycle(self._buffer)
-        self._buffer, self._filled = bytearray(), 0
+        self._uploads.recycle(buffer, read)
 
     def _complete(self, upload_id: str, parts: list[Part]) -> None:
         rows = {"Parts": [part.named() for part in parts]}

@@ -4,12 +4,16 @@ Nor does it import pydantic, by which typer converts what was typed, for what ne
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from atdata_cli.cli.app import COMMANDS
 
 
 @pytest.fixture
@@ -40,6 +44,24 @@ def test_torch_can_be_imported_after_webdataset(torch):
     ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert "enough" in ran.stderr
     assert (torch / "imported").exists()
+
+
+def test_commands_are_listed_whole_and_imported_when_used(cli):
+    listed = cli("--help").out
+    for name, (module, summary) in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", listed, re.MULTILINE)
+        assert getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name).__doc__
+        assert cli(name, "--help").code == 0
+    program = "import sys, atdata_cli.cli.app; print([m for m in sys.modules if m.startswith('atdata_cli')])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "atdata_cli.cli.options" in ran.stdout
+    assert not any(f"'atdata_cli.cli.{module}'" in ran.stdout for module, _ in COMMANDS.values())
+
+
+def test_a_mistyped_command_is_suggested(cli):
+    ran = cli("inpsect", "x")
+    assert ran.code == 2
+    assert "No such command 'inpsect'. Did you mean 'inspect'?" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from atdata_cli.errors import (
 )
 from atdata_cli.shards.protocols import ShardSink
 from atdata_cli.stores.s3 import S3DataStore
-from atdata_cli.stores.s3_upload import MAX_PARTS, PART_SIZE, PARTS_IN_FLIGHT, part_size
+from atdata_cli.stores.s3_upload import MAX_PARTS, PART_SIZE, PARTS_HELD, part_size
 from atdata_cli.stores.testing import StoreContract, WriteShardsContract, pattern
 from tests.servers.proxy import Exchange, Faults, faulty
 from tests.servers.seaweed import S3Server
@@ -87,8 +87,8 @@ class TestSink:
         for _ in range(25):
             sink.write(chunk)
         sink.commit()
-        assert store._uploads.budget.peak <= PARTS_IN_FLIGHT * PART_SIZE
-        assert len(store._uploads._buffers) <= PARTS_IN_FLIGHT + 1
+        assert store._uploads.budget.peak <= PARTS_HELD * PART_SIZE
+        assert len(store._uploads._buffers) <= PARTS_HELD + 1
         info = store.stat("big.bin")
         assert info is not None
         assert info.size == 200 * MIB
@@ -124,7 +124,7 @@ class TestSink:
             arrived.wait()
             writer.join(1)
             assert writer.is_alive()
-            assert len(taken) <= PARTS_IN_FLIGHT + 1
+            assert len(taken) <= PARTS_HELD + 1
             release.set()
             writer.join()
 

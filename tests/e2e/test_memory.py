@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from atdata_cli.stores.s3_upload import PART_SIZE, PARTS_IN_FLIGHT
+from atdata_cli.stores.s3_upload import PART_SIZE, PARTS_HELD
 from tests.cli.conftest import COMMAND, environment
 from tests.measure import peak
 
@@ -66,7 +66,7 @@ def part_growth(destination: str, small: int) -> int:
     """How much more memory the larger run may take where the smaller one is less than all parts under way."""
     if not destination.startswith("s3:"):
         return GROWTH
-    return GROWTH + max(0, (PARTS_IN_FLIGHT + 1) * PART_SIZE - small)
+    return GROWTH + max(0, (PARTS_HELD + 1) * PART_SIZE - small)
 
 
 def write_lines(path: Path, lines: Iterator[str]) -> None:
