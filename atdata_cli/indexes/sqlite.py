@@ -171,6 +171,8 @@ class LocalIndex:
 
     def publish(self, publication: Publication, *, dry_run: bool = False) -> Published:
         """Write schema, entry and labels, as far as they are not there already, in one transaction."""
+        if publication.blobs:
+            raise UsageError("--blobs copies shards into a PDS, for an entry there", hint="publish to @HANDLE/NAME")
         with self._planning() if dry_run else self._writing() as db:
             plan = _Plan(db, publication)
             status = plan.status

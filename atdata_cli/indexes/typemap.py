@@ -26,7 +26,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "bytes": _BYTES,
 }
 # Attributes of the library's own class, which a field of that name would hide or inherit.
-_TAKEN = frozenset({"packed", "as_wds", "from_data", "from_bytes", "_ensure_good"})
+_TAKEN = frozenset({"packed", "as_wds", "from_data", "from_bytes", "_ensure_good", "_abc_impl"})
 _NAMED = 5  # odd names that a warning lists
 
 
@@ -239,7 +239,7 @@ def _joins(urls: Sequence[str]) -> bool:
     tail = _common_start([url[::-1] for url in urls])
     tail = min(tail, min(map(len, urls)) - head)
     differing = [url[head : len(url) - tail] for url in urls]
-    return all(differing) and not any("," in part for part in differing)
+    return head + tail > 0 and all(differing) and not any("," in part for part in differing)
 
 
 def _common_start(texts: Sequence[str]) -> int:
