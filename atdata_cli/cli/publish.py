@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.listing import plain_json
 from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.said import said
 from atdata_cli.errors import AtdataError, UsageError
 from atdata_cli.refs import Reference, parse, printable, redact
 
@@ -76,10 +76,7 @@ def publish(
         verify=verify,
         jobs=jobs,
         schema=_schema(files, schema),
-        description=description,
-        tags=_tags(tag),
-        license=license_,
-        metadata=_metadata(files, metadata),
+        **said(files, description=description, tags=tag, license_=license_, metadata=metadata),
         allow_local_url=allow_local_url,
         blobs=blobs,
     )
@@ -98,11 +95,6 @@ def _target(text: str) -> Reference:
     return reference
 
 
-def _tags(tags: Sequence[str] | None) -> Sequence[str] | None:
-    """Without repetitions; ``--tag ''`` alone takes the old ones away."""
-    return None if tags is None else tuple(dict.fromkeys(tag for tag in tags if tag))
-
-
 def _schema(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
     if path is None:
         return None
@@ -110,21 +102,6 @@ def _schema(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
 
     with files.open(path) as reader:
         return RowSchema.parse(reader.read(), url=path).document
-
-
-def _metadata(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
-    if path is None:
-        return None
-    import orjson
-
-    with files.open(path) as reader:
-        try:
-            document = orjson.loads(reader.read())
-        except orjson.JSONDecodeError as error:
-            raise UsageError(f"the metadata is not JSON: {error}", url=path) from error
-    if not isinstance(document, dict):
-        raise UsageError("the metadata is no JSON object", url=path)
-    return document
 
 
 def _report(output: Output, publication: Publication, published: Published) -> None:
