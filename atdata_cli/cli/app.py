@@ -21,6 +21,7 @@ COMMANDS = {
     "write": ("write", "Shard samples into tars, in any store."),
     "inspect": ("inspect", "Show what a dataset holds, or check every byte of it."),
     "resolve": ("resolve", "Print URLs that WebDataset opens as they are."),
+    "copy": ("copy", "Copy shards, byte for byte, to any store."),
     "publish": ("publish", "Put a dataset into an index under a name."),
     "unpublish": ("publish", "Take a name out of an index."),
 }

@@ -344,3 +344,33 @@ LongStoreOption = Annotated[
     typer.Option("--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
 ]
 Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at; '-' is stdout.")]
+
+# Copying.
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix to copy to.", show_default=False)]
+CopyJobs = Annotated[
+    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 25 MB.")
+]
+SourceEndpointUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="S3 endpoint of REF, where it is not that of DEST.")
+]
+SourceProfile = Annotated[
+    str | None, typer.Option(metavar="NAME", help="AWS profile for REF, where it is not that of DEST.")
+]
+SourceRegion = Annotated[
+    str | None, typer.Option(metavar="NAME", help="AWS region of REF, where it is not that of DEST.")
+]
+SourceUnsigned = Annotated[
+    bool, typer.Option("--source-no-sign-request", help="Read REF without credentials, as from a public bucket.")
+]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source-store-option", metavar="KEY=VALUE", help="Option of the file system of REF's store; repeatable."
+    ),
+]
+DestOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--store-option", metavar="KEY=VALUE", help="Option of the file system of DEST's store; repeatable."
+    ),
+]

@@ -9,16 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
 from atdata_cli.words import count, human_bytes
 
-if TYPE_CHECKING:
-    from atdata_cli.shards.feed import Progress
-
-__all__ = ["Output", "count", "human_bytes", "print_error"]
+__all__ = ["Output", "Progress", "count", "human_bytes", "print_error"]
 
 _REDRAW_SECONDS = 0.1
 
@@ -59,6 +56,35 @@ def _print(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise SystemExit(ExitCode.BROKEN_PIPE) from None
         raise from_os_error(error, "standard output", doing="write to") from error
+
+
+class _Position(Protocol):
+    def position(self) -> int: ...
+
+    def size(self) -> int | None: ...
+
+
+class Progress(Protocol):
+    """How far a run is.
+
+    Attributes
+    ----------
+    activity : what is going on, as a verb.
+    shards, bytes : done so far.
+    samples : likewise; None where nobody counts them.
+    source : knows the position in the input, and its size, both in bytes.
+    """
+
+    @property
+    def activity(self) -> str: ...  # noqa: D102
+    @property
+    def shards(self) -> int: ...  # noqa: D102
+    @property
+    def bytes(self) -> int: ...  # noqa: D102
+    @property
+    def samples(self) -> int | None: ...  # noqa: D102
+    @property
+    def source(self) -> _Position | None: ...  # noqa: D102
 
 
 class Output:

@@ -10,25 +10,26 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 from rich.text import Text
 
-from atdata_cli.cli.output import human_bytes
-from atdata_cli.shards.feed import Progress
+from atdata_cli.cli.output import Progress, human_bytes
 
 __all__ = ["Bar"]
 
 
 class _Rates(ProgressColumn):
-    """Samples and bytes a second, over the whole run."""
+    """Samples, if any are counted, and bytes a second, over the whole run."""
 
     def render(self, task: Task) -> Text:
         elapsed = task.finished_time if task.finished else task.elapsed
         samples, done = task.fields["samples"], task.fields["bytes"]
+        counted = "" if samples is None else f"{samples:,} samples"
         if not elapsed:
-            return Text(f"{samples:,} samples")
-        return Text(f"{samples:,} samples · {samples / elapsed:,.0f}/s · {human_bytes(done / elapsed)}/s", style="cyan")
+            return Text(counted)
+        counted += f" · {samples / elapsed:,.0f}/s · " if counted else f"{human_bytes(done)} · "
+        return Text(f"{counted}{human_bytes(done / elapsed)}/s", style="cyan")
 
 
 class Bar:
-    """Shows a :class:`~atdata_cli.shards.feed.Progress` on stderr, as a context manager."""
+    """Shows a :class:`~atdata_cli.cli.output.Progress` on stderr, as a context manager."""
 
     def __init__(self, progress: Progress, *, color: bool) -> None:
         self._progress = progress

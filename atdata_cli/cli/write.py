@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import os
 import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import typer
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
+from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
     from atdata_cli.indexes.base import Published
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from atdata_cli.stores.registry import StoreOptions
 
 __all__ = ["write"]
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def write(
@@ -172,35 +170,18 @@ def _operands(
             raise UsageError(
                 "--stdin-from-command takes DEST -- CMD ARGS...", hint="write out/ --from jsonl -- zcat x.gz"
             )
-        return _Operands(["-"], _dest(paths[0]), paths[1:])
+        return _Operands(["-"], check_dest(paths[0]), paths[1:])
     if files_from or files0_from:
         if files_from and files0_from:
             raise UsageError("--files-from and --files0-from exclude each other")
         if len(paths) != 1:
             raise UsageError("with --files-from the only argument is DEST")
-        return _Operands(_listed(files_from or files0_from or "", "\n" if files_from else "\0"), _dest(paths[0]))
+        return _Operands(_listed(files_from or files0_from or "", "\n" if files_from else "\0"), check_dest(paths[0]))
     if len(paths) < 2:
         raise UsageError("SOURCE and DEST are needed", hint="for example: atdata-cli write photos/ out/")
     if "-" in paths[:-1] and len(paths) > 2:
         raise UsageError("standard input ('-') is the only SOURCE, or none")
-    return _Operands(paths[:-1], _dest(paths[-1]))
-
-
-def _dest(dest: str) -> str:
-    if dest == "-":
-        raise UsageError("DEST is a folder or a URL prefix, not standard output")
-    if dest.lower().endswith((".tar", ".tar.gz", ".tgz")):
-        raise UsageError(
-            "DEST is a folder or a URL prefix, not a tar", url=dest, hint="shards get their names from this program"
-        )
-    # Everything that is printed names DEST, one URL a line.
-    if _CONTROL.search(dest):
-        raise UsageError("DEST holds control characters", url=dest)
-    if scheme(dest) in ("", "file"):
-        path = local_path(dest)
-        if os.path.exists(path) and not os.path.isdir(path):
-            raise UsageError("DEST is a file; a folder or a URL prefix is needed", url=dest)
-    return dest
+    return _Operands(paths[:-1], check_dest(paths[-1]))
 
 
 def _listed(path: str, separator: str) -> list[str]:
@@ -347,7 +328,7 @@ class _Write:
         from atdata_cli.stores.inputs import StoreFiles
 
         for name in self.operands.sources:
-            _check_apart(name, self.operands.dest)
+            check_apart(name, self.operands.dest)
         indexes = opt.index_options(self.index, self.stores)
         places = files if isinstance(files, StoreFiles) else StoreFiles(self.stores)
 
@@ -446,22 +427,6 @@ class _Write:
         self.output.say(
             f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else "")
         )
-
-
-def _check_apart(source: str, dest: str) -> None:
-    """Refuse to write into what is read: the shards would become part of the next run's input."""
-    source_scheme, dest_scheme = (scheme(place).removeprefix("file") for place in (source, dest))
-    if source == "-" or source_scheme != dest_scheme:
-        return
-    if source_scheme:
-        inner, outer = dest.rstrip("/") + "/", source.rstrip("/") + "/"
-    else:
-        source, dest_path = local_path(source), local_path(dest)
-        if not os.path.isdir(source):
-            return
-        inner, outer = (os.path.join(os.path.realpath(path), "") for path in (dest_path, source))
-    if inner.startswith(outer):
-        raise UsageError("DEST is inside SOURCE", url=dest, hint="choose a DEST outside it")
 
 
 class _Places(Protocol):

@@ -18,11 +18,13 @@ from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.reader import Located
 from atdata_cli.shards.write import WriteResult
-from atdata_cli.sources.base import Source
+from atdata_cli.sources.base import RowSource, Source
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.pds import PDSBlobStore
 
 __all__ = ["WrittenEntry", "write_entry"]
+
+_HEADERS = 4096  # bytes of a tar around one sample with a few members
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def write_entry(
     draft = _draft(target, said or {})
     looked = publish(session, draft, dry_run=True)  # what is said, the account: all that can be wrong is found now
     most = room(draft)
-    if dry_run or _may_be_too_many(source, store.limit, most):
+    check_room(draft, options.shards or 0)
+    if dry_run or _may_be_too_many(source, options, store.limit, most):
         planned = store.write(source, target.name, options, dry_run=True, **more).result
         check_room(draft, len(planned.manifest.shards))
         if dry_run:
@@ -106,11 +109,22 @@ def _check_free(index: AtmosphereIndex, target: Reference) -> None:
     raise OccupiedError("this name leads to a dataset already", url=entry.uri, hint="leave out --if-exists fail")
 
 
-def _may_be_too_many(source: Source, limit: int, most: int) -> bool:
-    """Whether an input of known size may need more shards than an entry holds, and can be read twice to know."""
+def _may_be_too_many(source: Source, options: WriteOptions, limit: int, most: int) -> bool:
+    """Whether an input that can be read twice may need more shards than an entry holds, so that a plan must tell.
+
+    Bounds from above, in growing order of what they cost: a row has two bytes and more, counting reads no payloads.
+    """
     size = source.size()
-    # Four times: tars have headers, and two shards in a row may have little more than the limit together.
-    return size is not None and source.rewindable and 4 * math.ceil(size / limit) + 1 > most
+    if size is None or not source.rewindable:
+        return False
+    # Tars are larger than what is in them, and two shards in a row may have little more than the limit together.
+    by_bytes = 4 * math.ceil(size / limit) + 1
+    if isinstance(source, RowSource) and by_bytes + size // (2 * options.count_limit) <= most:
+        return False
+    samples = source.count()
+    if samples is None:
+        return True
+    return by_bytes + math.ceil(samples * _HEADERS / limit) + math.ceil(samples / options.count_limit) > most
 
 
 def _draft(target: Reference, said: Mapping[str, Any]) -> Publication:

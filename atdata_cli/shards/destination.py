@@ -12,9 +12,9 @@ from typing import Any, Literal
 from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
 from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest
-from atdata_cli.shards.protocols import ShardStore
+from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination"]
+__all__ = ["STATE", "Destination", "Held", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
 _SHARD = re.compile(r"(?:.*/)?shard-\d{6,}(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
@@ -50,9 +50,9 @@ class Destination:
         if text is not None:
             self._check_same(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))), job)
             return "finished", text
-        state = self.store.read(self.name(_JOB))
-        if state is not None:
-            if _job_id(state) != job.id:
+        marked = self.marked()
+        if marked is not None:
+            if marked != job.id:
                 raise OccupiedError("it holds another job's unfinished dataset", url=self.url, hint=_LEAVE)
             return "unfinished", None
         for name in self._names():
@@ -60,6 +60,11 @@ class Destination:
                 what = "a folder in it holds shards" if "/" in name else "it holds shards without a manifest"
                 raise OccupiedError(what, url=self.store.url(self.name(name)), hint=_LEAVE)
         return "nothing", None
+
+    def marked(self) -> str | None:
+        """The job whose mark is here: its id, or an empty text for a mark that cannot be read; None without a mark."""
+        state = self.store.read(self.name(_JOB))
+        return None if state is None else _job_id(state) or ""
 
     def _check_same(self, manifest: Manifest, job: Job) -> None:
         if manifest.job == job.id:
@@ -104,6 +109,11 @@ class Destination:
                     self.store.delete(self.name(join(folder, name)))
         self.release()
 
+    def objects(self) -> dict[str, ObjectInfo]:
+        """All that the prefix holds, by name relative to it."""
+        below = len(join(self.prefix.strip("/"), ""))
+        return {item.name[below:]: item for item in self.store.list(self.prefix)}
+
     def _names(self) -> Iterator[str]:
         """Names of all that the prefix holds, relative to it."""
         below = len(join(self.prefix.strip("/"), ""))
@@ -132,8 +142,11 @@ class Destination:
         ------
         OccupiedError : another run has put a different one.
         """
+        self.put_manifest(relative, manifest.dumps())
+
+    def put_manifest(self, relative: str, text: bytes) -> None:
+        """:meth:`publish` of a manifest's text."""
         name = self.name(relative)
-        text = manifest.dumps()
         if not self.store.put_if_absent(name, text) and self.store.read(name) != text:
             raise OccupiedError("another run has finished another dataset here", url=self.url, hint=_LEAVE)
 
@@ -159,6 +172,11 @@ class Destination:
                         url=self.store.url(name),
                         hint="remove the manifest and write again",
                     )
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a name is one that this program gives a shard, in the prefix or a folder of it."""
+    return _SHARD.fullmatch(name) is not None
 
 
 def _job_id(state: bytes) -> str | None:

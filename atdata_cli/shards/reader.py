@@ -31,6 +31,7 @@ class Shard:
     row : what the manifest says of it, if there is one.
     split : the split it belongs to.
     sha256 : of the stored bytes, hex, where an index tells it and there is no row.
+    name : its path below the dataset's folder, or below the folder that was named; empty for a shard named itself.
     """
 
     url: str
@@ -38,6 +39,7 @@ class Shard:
     row: ShardRow | None = None
     split: str | None = None
     sha256: str | None = None
+    name: str = ""
 
     @property
     def expected_sha256(self) -> str | None:
@@ -119,7 +121,7 @@ def _folder(url: str, files: Files) -> Located:
     if not found:
         raise NotFoundError("this folder holds no shards", url=url, hint="a shard's name ends in .tar")
     found.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
-    return Located(url, [Shard(info.url, info.size) for _, info in found])
+    return Located(url, [Shard(info.url, info.size, name=relative) for relative, info in found])
 
 
 def dataset_in(url: str, files: Files) -> Located | None:
@@ -132,14 +134,14 @@ def dataset_in(url: str, files: Files) -> Located | None:
     manifest = read_manifest(files, join(url, MANIFEST))
     if manifest is None:
         if files.info(join(url, f"{STATE}/job.json")) is not None:
-            raise IntegrityError("this dataset is unfinished", url=url, hint="run the write that began it again")
+            raise IntegrityError("this dataset is unfinished", url=url, hint="run the command that began it again")
         return None
     if manifest.splits is None:
         parts = {"": manifest}
     else:
         parts = {f"{split}/": _part(files, url, split) for split in manifest.splits}
     shards = [
-        Shard(join(url, folder + row.name), row.bytes, row, part.split)
+        Shard(join(url, folder + row.name), row.bytes, row, part.split, name=folder + row.name)
         for folder, part in parts.items()
         for row in part.shards
     ]
