@@ -9,9 +9,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA
 from tests.cli.conftest import Cli, environment
-from tests.servers.pds import Account
+from tests.e2e.test_reference import ROW_TYPE, json_rows, reference
+from tests.servers.pds import Account, run_pds
+
+__all__ = ["reference"]
 
 READ = """
 import json, sys, hashlib, webdataset
@@ -84,9 +91,9 @@ def test_atmosphere_index_with_data_in_s3(cli: Cli, photos, s3_env, s3_server, s
 
     # Whoever may read the bucket: by name, by handle or DID, by the entry's URI.
     reader = {**public(pds_account), **s3_env}
-    for reference in (target, f"@{pds_account.did}/photos", uri, f"at://{pds_account.handle}/photos",
+    for ref in (target, f"@{pds_account.did}/photos", uri, f"at://{pds_account.handle}/photos",
                       f"atdata://{pds_account.handle}/dataset/photos"):  # fmt: skip
-        resolved = cli("resolve", reference, "--format", "wds", env=reader)
+        resolved = cli("resolve", ref, "--format", "wds", env=reader)
         assert resolved.code == 0, resolved.err
         assert read_elsewhere(resolved.lines[0], tmp_path) == hashes(photos)
     assert cli("inspect", target, "--verify", env=reader).code == 0
@@ -125,3 +132,157 @@ def test_atmosphere_index_with_data_in_s3(cli: Cli, photos, s3_env, s3_server, s
 
 def sizes(cli: Cli, place: str, env: Mapping[str, str]) -> list[int]:
     return [shard["bytes"] for shard in cli("inspect", place, "--json", env=env).document["shards"]]
+
+
+def test_atmosphere_index_with_data_in_the_pds(cli: Cli, photos, s3_env, s3_bucket, pds_account, tmp_path):
+    me = pds_account.env
+    target = f"@{pds_account.handle}/photos"
+    anonymous = cli("write", photos, target, env=public(pds_account))
+    anonymous.failed(4, "not logged in")
+    wrote = cli("write", photos, target, "--max-count", "8", "--license", "MIT", "--tag", "cats", env=me)
+    assert wrote.code == 0, wrote.err
+    assert all(line.startswith(f"at://{pds_account.did}/blob/bafkrei") for line in wrote.lines)
+    [entry] = pds_account.records(ENTRY)
+    assert entry["uri"] in wrote.err
+    assert wrote.lines == [
+        f"at://{pds_account.did}/blob/{one['blob']['ref']['$link']}" for one in entry["value"]["storage"]["blobs"]
+    ]
+    assert (entry["value"]["license"], entry["value"]["tags"]) == ("MIT", ["cats"])
+    again = cli("write", photos, target, "--max-count", "8", "--json", env=me)
+    assert again.code == 0, again.err
+    assert again.document["status"] == "unchanged"
+    assert again.document["entry"] == {"uri": entry["uri"], "status": "unchanged"}
+    assert [shard["url"] for shard in again.document["shards"]] == wrote.lines
+
+    reader = public(pds_account)
+    for ref in (target, entry["uri"]):
+        resolved = cli("resolve", ref, "--format", "wds", env=reader)
+        assert resolved.code == 0, resolved.err
+        assert read_elsewhere(resolved.lines[0], tmp_path) == hashes(photos)
+    assert cli("inspect", target, "--verify", env=reader).code == 0
+
+    # The same shards from S3 and from disk are in the PDS already.
+    place = f"s3://{s3_bucket}/photos"
+    assert cli("write", photos, place, "--max-count", "8", env=s3_env).code == 0
+    copied = cli("publish", place, f"@{pds_account.handle}/copied", "--blobs", env={**s3_env, **me})
+    assert copied.code == 0, copied.err
+    assert "copied" in cli("inspect", f"@{pds_account.handle}", env=reader).out
+    assert len(pds_account.blobs()) == 4
+    resolved = cli("resolve", f"@{pds_account.handle}/copied", "--format", "wds", env=reader)
+    assert read_elsewhere(resolved.lines[0], tmp_path) == hashes(photos)
+
+    # The blobs stay while one of both entries does.
+    kept = cli("unpublish", target, "--yes", env=me)
+    assert kept.code == 0, kept.err
+    assert "stay" in kept.err
+    assert len(pds_account.blobs()) == 4
+    gone = cli("unpublish", f"@{pds_account.handle}/copied", "--yes", env=me)
+    assert gone.code == 0, gone.err
+    assert "4 blobs" in gone.err
+    assert pds_account.blobs() == []
+    no_secrets([r.out + r.err for r in (anonymous, wrote, again, copied, kept, gone)], pds_account.password)
+
+
+def test_what_cannot_be_written_is_told_before_the_upload(cli: Cli, rows_file, pds_account):
+    me = pds_account.env
+    target = f"@{pds_account.handle}/rows"
+    cli("write", rows_file, target, "--max-count", "3", env=me).failed(2, "834 shards are too many", "fit")
+    cli("write", rows_file, target, "--split", "a=0.5,b=0.5", env=me).failed(2, "one split")
+    cli("write", rows_file, target, "--compress", "gz", env=me).failed(2, "compress")
+    cli("write", rows_file, target, "--description", "x" * 5001, env=me).failed(2, "description")
+    cli("write", rows_file, "out", "--license", "MIT", env=me).failed(2, "--license")
+    cli("write", rows_file, "@local/rows", env=me).failed(2, "DEST", "publish")
+    cli("write", rows_file, "@somebody.test/rows", env=me).failed(4, "not logged in as")
+    assert cli("write", rows_file, "out", "--max-count", "3").code == 0
+    cli("publish", "out", target, "--blobs", env=me).failed(2, "834 shards are too many", "fit")
+    cli("publish", "out", target, env=me).failed(2, "path on this machine", "--blobs")
+    assert pds_account.blobs() == []
+    assert pds_account.records(ENTRY) == []
+
+
+def test_a_revoked_password_and_rate_limits(cli: Cli, rows_file, pds_server, tmp_path):
+    with run_pds(tmp_path / "pds", plc_url=pds_server.plc_url, rate_limits=True) as pds:
+        account = pds.account()
+        password = account.app_password("ci")
+        me = {**account.env, "ATDATA_PASSWORD": password}
+        target = f"@{account.handle}/rows"
+        wrote = cli("write", rows_file, target, "--max-count", "500", env=me)
+        assert wrote.code == 0, wrote.err
+        account.xrpc("com.atproto.server.revokeAppPassword", {"name": "ci"})
+        refused = cli("write", rows_file, target, "--max-count", "400", env=me)
+        refused.failed(4, "not authorised")
+        no_secrets([wrote.err + wrote.out, refused.err + refused.out], password, account.password)
+        assert len(account.records(ENTRY)) == 1
+        assert cli("inspect", target, "--verify", env=public(account)).code == 0
+
+
+LOAD = """
+import atdata.atmosphere
+from atdata.atmosphere.client import Atmosphere
+from atdata.atmosphere.labels import LabelLoader
+from atdata.atmosphere.records import DatasetLoader
+
+pds, handle = sys.argv[1:3]
+# The library asks the public directory, which knows nothing of a test server.
+atdata.atmosphere._resolve_pds_endpoint = lambda did: pds
+Atmosphere._resolve_pds_endpoint = lambda self, did: pds
+client = Atmosphere(base_url=pds)
+
+def uri_of(name):
+    return LabelLoader(client).resolve(handle, name)
+
+def entry_of(name):
+    return DatasetLoader(client).get_typed(uri_of(name))
+"""
+
+
+def test_the_reference_library_loads_what_is_in_the_pds(cli: Cli, reference, pds_account, tmp_path):
+    rows = json_rows(1003)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    count = 217
+    columns = {
+        "image": pa.array([np.arange(12, dtype=np.float32) * n for n in range(count)], pa.list_(pa.float32())),
+        "maybe": pa.array([None if n % 3 else [n + 0.5] for n in range(count)], pa.list_(pa.float64())),
+        "words": pa.array([["a", "b"][: n % 3] for n in range(count)], pa.list_(pa.string())),
+        "raw": pa.array([bytes([n % 256]) * (n % 50) for n in range(count)], pa.binary()),
+        "label": pa.array([f"naïve {n}" for n in range(count)]),
+        "large": pa.array([2**64 - 1 - n for n in range(count)], pa.uint64()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "arrays.parquet")
+    for source, more in (("rows.jsonl", ["--description", "d"]), ("arrays.parquet", [])):
+        target = f"@{pds_account.handle}/{Path(source).stem}"
+        ran = cli("write", source, target, "--max-count", "250", *more, env=pds_account.env)
+        assert ran.code == 0, ran.err
+    script = """
+rows, arrays = entry_of("rows"), entry_of("arrays")
+assert (rows.name, rows.description, rows.size.samples, rows.size.shards) == ("rows", "d", 1003, 5)
+assert rows.metadata.custom["encoding"] == "msgpack"
+counts = [
+    check_rows(atdata.load_dataset(uri_of("rows"), split="train", atmosphere=client)),
+    check_rows(atdata.load_dataset(uri_of("rows"), Row, split="train", atmosphere=client)),
+    check_rows(DatasetLoader(client).to_dataset(uri_of("rows"), Row)),
+]
+
+def expected(n):
+    return {
+        "image": np.arange(12, dtype=np.float32) * n,
+        "maybe": None if n % 3 else np.array([n + 0.5]),
+        "words": ["a", "b"][: n % 3],
+        "raw": bytes([n % 256]) * (n % 50),
+        "label": f"naïve {n}",
+        "large": 2**64 - 1 - n,
+    }
+
+# The type is made from the schema record: no class of this script is involved.
+loaded = atdata.load_dataset(uri_of("arrays"), split="train", atmosphere=client)
+assert loaded.sample_type.__name__ == "ArraysSample", loaded.sample_type
+count = 0
+for n, row in enumerate(loaded.ordered()):
+    assert vars(row).keys() == expected(n).keys()
+    for name, value in expected(n).items():
+        assert same(value, getattr(row, name)), (n, name, value, getattr(row, name))
+    count += 1
+done([*counts, count])
+"""
+    arguments = [pds_account.pds_url, pds_account.did]
+    assert reference(ROW_TYPE + LOAD + script, *arguments) == [1003] * 3 + [count]
