@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["field_rows", "inspect", "key_range", "summary"]
 
 
+_LONGEST_KEY = 60
+
+
 def inspect(
     ref: opt.Reference,
     head: opt.Head = None,
@@ -107,6 +110,8 @@ def _verify(output: Output, located: Located, files: Files, jobs: int | None) ->
         output.data([_problem_line(problem) for problem in report.problems])
     if report.problems:
         output.problem(f"{count(len(report.problems), 'problem')} in {totals}")
+        if any(problem.kind == "split-sample" for problem in report.problems):
+            output.say("a sample's members have to stand together: pack the tar sorted by name (tar --sort=name)")
     else:
         output.say(f"verified {totals}: every byte as it should be", style="32")
     return report
@@ -217,7 +222,7 @@ def summary(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     if info.rejected:
         yield "rejected", f"{info.rejected:,} samples were left out when it was written"
     if info.skipped:
-        yield "skipped", count(info.skipped, "member") + " that belong to no sample"
+        yield "skipped", count(info.skipped, "member") + " outside of samples"
     if info.scanned:
         yield "manifest", "none: counted from the tars' headers"
 
@@ -253,8 +258,12 @@ def _plain(info: DatasetInfo, entry: Entry | None) -> Iterator[str]:
 
 def key_range(shard: ShardInfo) -> str:
     """First and last key of a shard."""
-    first, last = printable(shard.first_key), printable(shard.last_key)
+    first, last = _middle_cut(printable(shard.first_key)), _middle_cut(printable(shard.last_key))
     return first if first == last else f"{first} … {last}"
+
+
+def _middle_cut(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY // 2]}…{key[-_LONGEST_KEY // 2 :]}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -18,7 +18,8 @@ from atdata_cli.indexes.base import Entry, EntryShard, Publication
 __all__ = ["RESERVED", "check_metadata", "facts", "with_facts"]
 
 RESERVED = (
-    "split checksums encoding compression samples bytes payload job shards description tags license endpoint region"
+    "split checksums encoding compression samples bytes payload job shards schema description tags license endpoint "
+    "region"
 ).split()
 """Names in an entry's metadata that its publisher cannot use."""
 

@@ -234,11 +234,18 @@ class LocalIndex:
             db.execute("SELECT cid FROM dataset_entries LIMIT 1")
         except sqlite3.OperationalError as error:
             db.close()
-            if _code(error) != sqlite3.SQLITE_CANTOPEN or os.access(os.path.dirname(self.path), os.W_OK):
+            if _code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or self._has_log():
                 raise
-            # Where nobody can write (a read-only container), SQLite cannot make the files that WAL needs.
+            # Where nothing can be written (a read-only container), SQLite cannot make the files that WAL needs.
             db = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
         return db
+
+    def _has_log(self) -> bool:
+        """Whether what was written last is not in the file yet."""
+        try:
+            return os.path.getsize(f"{self.path}-wal") > 0
+        except OSError:
+            return False
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -364,6 +371,8 @@ class _Plan:
             "checksums": {shard.url: shard.sha256 for shard in publication.shards if shard.sha256},
             "samples": publication.samples,
             "bytes": publication.bytes,
+            # The library's types say less: it has none for maps and for mixed values.
+            "schema": dict(publication.schema) or None,
             "endpoint": publication.endpoint,
             "region": publication.region,
         }
@@ -560,11 +569,16 @@ def _entry(db: sqlite3.Connection, row: _Row, name: str, version: str | None) ->
         name=name,
         version=version,
         shards=tuple(map(EntryShard, urls)),
-        schema=_schema_at(db, row.schema_ref),
+        schema=_own_schema(row.metadata) or _schema_at(db, row.schema_ref),
         schema_ref=row.schema_ref,
         created_at=row.created_at,
     )
     return with_facts(entry, row.metadata)
+
+
+def _own_schema(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    schema = metadata.get("schema")
+    return schema if isinstance(schema, dict) and isinstance(schema.get("properties"), dict) else None
 
 
 def _schema_at(db: sqlite3.Connection, schema_ref: str) -> Mapping[str, Any] | None:

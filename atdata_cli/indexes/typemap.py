@@ -70,21 +70,23 @@ def _may_be_none(name: str, known: Mapping[str, Any], declared: Any, publication
     return _nullable(declared) or not isinstance(required, list) or name not in required
 
 
-def _local_type(kind: str, declared: Any, dtypes: Sequence[str] | None = None) -> dict[str, Any]:
+def _local_type(kind: str, declared: Any, dtypes: Sequence[str] | None = None, depth: int = 0) -> dict[str, Any]:
     if kind == "ndarray":
         named = dtypes or _texts(declared.get("dtype") if isinstance(declared, Mapping) else None)
         # Without one name for all of them the library is told none.
         one = named[0] if len(named) == 1 and named[0] != "text" else None
         return {"$type": "local#ndarray", "dtype": one} if one else {"$type": "local#ndarray"}
     if kind == "array":
-        items = _items(declared)
-        return {"$type": "local#array"} | ({"items": _local_type(_kind(items), items)} if items else {})
+        items = _items(declared) if depth < MAX_ITEM_DEPTH else None
+        inner = {"items": _local_type(_kind(items), items, depth=depth + 1)} if items else {}
+        return {"$type": "local#array", **inner}
     return {"$type": "local#primitive", "primitive": _PRIMITIVES.get(kind, "str")}
 
 
-def _items(declared: Any, depth: int = 0) -> Mapping[str, Any] | None:
+def _items(declared: Any) -> Mapping[str, Any] | None:
+    """What a list holds, if that is of one kind."""
     items = declared.get("items") if isinstance(declared, Mapping) else None
-    if not isinstance(items, Mapping) or depth > MAX_ITEM_DEPTH or _kind(items) in ("mixed", "null"):
+    if not isinstance(items, Mapping) or _kind(items) in ("mixed", "null"):
         return None
     return items
 

@@ -31,8 +31,8 @@ _LARGEST_SIZE = (1 << 63) - 1
 _MAGIC = re.compile(rb"ustar(?:\x0000|  \x00)")
 _MAGIC_AT = 257
 
-# A header as a scan sees it: name, numbers (mode, owner, size, time, checksum), and what is the same in most of a tar.
-_HEADER = struct.Struct("100s56s356s")
+# A header as a scan sees it: name, numbers (mode, owner, size, time), checksum, and what is the same in most of a tar.
+_HEADER = struct.Struct("100s48s8s356s")
 _NAME_BYTES, _REST_AT = 100, 156
 # A run is worth its trouble from here on; after a shorter one so many members are taken one by one.
 _SHORTEST_RUN = 16
@@ -519,25 +519,27 @@ class _Payload(io.RawIOBase):
 class _PlainHeaders(dict[bytes, tuple[int, int, int]]):
     """What a header's numbers say, given what follows them in it: each combination is worked out once.
 
-    The values are the distance to the next header, the size, and what Adler-32's low half has to be of the name, so
-    that the checksum is right: 1 + the sum of its bytes, which stays below the modulus. It is 0, and so never that,
-    where a header is not plain: a regular file, its numbers the usual digits, all of the name in its own field.
+    The values are the distance to the next header, the size, and the sum of all bytes but the name's. A header is
+    plain if it is a regular file's, its numbers are the usual digits, and all of the name is in its own field.
     """
 
     def __init__(self, rest: bytes) -> None:
         self.rest = rest
         self._is_plain = len(rest) == BLOCK - _REST_AT and rest[0] == _FILE and not rest[345 - _REST_AT]
         self._sum = sum(rest) + 8 * 0x20
+        self._checksums = _Checksums()
 
     def run(self, data: bytes, index: int) -> tuple[list[bytes], list[int], int]:
         """Names and sizes by the plain headers in *data* from an index on, and the next header's index."""
         names = []
         sizes = []
+        checksums = self._checksums
         last = len(data) - BLOCK
         while index <= last:
-            name, numbers, rest = _HEADER.unpack_from(data, index)
-            step, size, name_sum = self[numbers]
-            if zlib.adler32(name) & 0xFFFF != name_sum or rest != self.rest:
+            name, numbers, checksum, rest = _HEADER.unpack_from(data, index)
+            step, size, others = self[numbers]
+            # The low half of Adler-32 is 1 + the sum of the bytes; those of a name stay below the modulus.
+            if (zlib.adler32(name) & 0xFFFF) + others != checksums[checksum] or rest != self.rest:
                 break
             names.append(name)
             sizes.append(size)
@@ -547,18 +549,29 @@ class _PlainHeaders(dict[bytes, tuple[int, int, int]]):
     def __missing__(self, numbers: bytes) -> tuple[int, int, int]:
         if len(self) >= _MOST_KNOWN:
             self.clear()
-        self[numbers] = found = self._read(numbers) if self._is_plain else (0, 0, 0)
+        size = _octal(numbers[24:35]) if self._is_plain and numbers[35] in _ENDS else -1
+        # A sum of 1 << 20 is no header's.
+        found = (BLOCK + padded(size), size, self._sum + sum(numbers) - 1) if size >= 0 else (0, 0, 1 << 20)
+        self[numbers] = found
         return found
 
-    def _read(self, numbers: bytes) -> tuple[int, int, int]:
-        size, checksum = numbers[24:35], numbers[48:54]
-        if not (size.isdigit() and checksum.isdigit() and numbers[35] in _ENDS and numbers[54] in _ENDS):
-            return 0, 0, 0
-        try:
-            payload, stored = int(size, 8), int(checksum, 8)
-        except ValueError:
-            return 0, 0, 0
-        return BLOCK + padded(payload), payload, max(0, stored - self._sum - sum(numbers[:48]) + 1)
+
+class _Checksums(dict[bytes, int]):
+    """What checksum fields say: -1 if that is not just six digits."""
+
+    def __missing__(self, field: bytes) -> int:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self[field] = found = _octal(field[:6]) if field[6] in _ENDS else -1
+        return found
+
+
+def _octal(digits: bytes) -> int:
+    """A number of nothing but octal digits, or -1."""
+    try:
+        return int(digits, 8) if digits.isdigit() else -1
+    except ValueError:
+        return -1
 
 
 class _Extensions:

@@ -7,9 +7,11 @@ The job is written once, over these protocols; ``atdata_cli.stores`` implements 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Chunk", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
 

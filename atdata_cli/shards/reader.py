@@ -17,6 +17,7 @@ from atdata_cli.sources.registry import is_tar
 
 __all__ = ["Located", "Shard", "dataset_in", "dataset_shards", "locate", "read_manifest"]
 
+_REQUESTS = 16  # at a time
 _LARGEST_MANIFEST = 256 << 20  # a million shards are 200 MB
 
 
@@ -87,17 +88,30 @@ def locate(reference: Reference, files: Files) -> Located:
         return _folder(text, files)
     if info is not None:
         return _file(text, info.size, files)
-    shards: list[Shard] = []
-    for pattern in expand_braces(text):
-        urls = files.glob(pattern) if is_glob(pattern) else [pattern]
-        for url in urls:
-            found = files.info(url)
-            if found is None:
-                raise NotFoundError("there is no such shard", url=url)
-            shards.append(Shard(url, found.size))
-    if not shards:
+    urls = [url for one in expand_braces(text) for url in (files.glob(one) if is_glob(one) else [one])]
+    if urls == [text]:
+        raise NotFoundError("there is nothing by this name", url=text)
+    if not urls:
         raise NotFoundError("nothing matches", url=text)
-    return Located(text, shards)
+    return Located(text, [Shard(url, size) for url, size in zip(urls, _sizes(urls, files), strict=True)])
+
+
+def _sizes(urls: Sequence[str], files: Files) -> list[int | None]:
+    """The sizes of shards; far away many are asked for at a time, as each is a request."""
+
+    def ask(url: str) -> int | None:
+        found = files.info(url)
+        if found is None:
+            raise NotFoundError("there is no such shard", url=url)
+        return found.size
+
+    first = ask(urls[0])  # also connects, once
+    if "://" not in urls[0] or len(urls) == 1:
+        return [first, *map(ask, urls[1:])]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_REQUESTS, "locate") as pool:
+        return [first, *pool.map(ask, urls[1:])]
 
 
 _ARTICLES = {"dataset": "a dataset in an index", "index": "an index", "entry": "an entry", "blob": "a blob in a PDS"}

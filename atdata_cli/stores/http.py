@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -240,9 +241,20 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
         if isinstance(cause, aiohttp.ClientPayloadError):
             raise TemporaryError("the connection ended before the file did", url=url) from cause
         if isinstance(cause, aiohttp.ClientConnectionError | TimeoutError):
-            reason = str(cause) or type(cause).__name__
-            raise TemporaryError(f"cannot {doing} it: {reason}", url=url) from cause
+            raise TemporaryError(f"cannot {doing} it: {_reason(cause)}", url=url) from cause
         raise
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection; aiohttp's own words for it carry what only its authors read."""
+    import aiohttp
+
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error) or type(error).__name__
+    cause = error.os_error
+    if isinstance(error, aiohttp.ClientConnectorDNSError) or cause.errno is None or cause.errno <= 0:
+        return f"there is no connection to {error.host}: {cause.strerror or cause}"
+    return f"there is no connection to {error.host}:{error.port}: {os.strerror(cause.errno)}"
 
 
 def status_error(status: int, message: str, url: str, doing: str) -> AtdataError:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import ne
 from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, MissingExtraError, UsageError
@@ -333,6 +334,7 @@ def _unknown(kind: str, url: str) -> UsageError:
     from fsspec.registry import available_protocols
 
     known = {*SCHEMES, *available_protocols(), *(point.name for point in _entry_points())} - {""}
-    near = get_close_matches(kind, sorted(known), n=1, cutoff=0.5)
+    one_letter_off = [name for name in sorted(known) if len(name) == len(kind) and sum(map(ne, name, kind)) == 1]
+    near = get_close_matches(kind, sorted(known), n=1, cutoff=0.7) or one_letter_off
     hint = f"did you mean '{near[0]}:'?" if near else "perhaps the plugin that knows it is not installed."
     return UsageError(f"the scheme '{kind}:' is not known", url=url, hint=f"{hint} A file is named ./{url}")

@@ -109,6 +109,30 @@ def startup(work: Path) -> Iterator[Contest]:
 
 
 @contextmanager
+def counting(work: Path) -> Iterator[Contest]:
+    """What a shard without a manifest holds, against the library's own command."""
+    shard = str(corpora.rows_shard(work))
+    atdata = str(Path(reference.python()).with_name("atdata"))
+    contenders = [
+        Contender("atdata-cli inspect", lambda _: [OURS, "inspect", shard]),
+        Contender("atdata inspect", lambda _: [atdata, "inspect", shard], slower=30),
+    ]
+    size = os.path.getsize(shard) / 1e6
+    yield Contest(f"counting {corpora.SHARD_ROWS:,} samples, {size:.0f} MB", contenders, partial(_folder, work))
+
+
+@contextmanager
+def manifest(work: Path) -> Iterator[Contest]:
+    """What a dataset with a manifest holds."""
+    with tempfile.TemporaryDirectory(prefix="ready-", dir=work) as ready:
+        subprocess.run(
+            [OURS, "write", "--quiet", str(corpora.rows_file(work)), ready], check=True, stdout=subprocess.DEVNULL
+        )
+        contenders = [Contender("atdata-cli inspect", lambda _: [OURS, "inspect", ready], seconds=0.200)]
+        yield Contest("a dataset with a manifest", contenders, partial(_folder, work))
+
+
+@contextmanager
 def memory(work: Path) -> Iterator[Contest]:
     """Large things in little memory, to disk."""
     yield Contest("peak memory, to disk", _large(work, {}), partial(_folder, work))
@@ -123,6 +147,8 @@ def memory_s3(work: Path) -> Iterator[Contest]:
 
 CONTESTS: Mapping[str, Callable[[Path], AbstractContextManager[Contest]]] = {
     "startup": startup,
+    "counting": counting,
+    "manifest": manifest,
     "rows": rows,
     "images": images,
     "s3": s3,

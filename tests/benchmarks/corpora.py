@@ -16,6 +16,7 @@ from pathlib import Path
 ROWS = 500_000
 IMAGES = 10_000
 MANY_ROWS = 2_000_000
+SHARD_ROWS = 100_000
 MEMBER_BYTES = 1 << 30
 SHARD_MEMBERS = 40
 SHARD_MEMBER_BYTES = 100 << 20
@@ -53,6 +54,11 @@ def images_folder(folder: Path) -> Path:
     return _made_once(folder / "images", _make_images)
 
 
+def rows_shard(folder: Path) -> Path:
+    """One shard of 100,000 msgpack samples, without a manifest."""
+    return _made_once(folder / "rows.tar", lambda path: _write_shard(path, rows(SHARD_ROWS)))
+
+
 def large_member_folder(folder: Path) -> Path:
     """One file of 1 GiB: a hole, which takes no room on the disk and reads as zeros."""
     return _made_once(folder / "large-member", lambda path: _make_sparse(path, 1, MEMBER_BYTES))
@@ -78,6 +84,15 @@ def _made_once(path: Path, make: Callable[[Path], None]) -> Path:
 def _write_lines(path: Path, lines: Iterator[str]) -> None:
     with path.open("w") as file:
         file.writelines(lines)
+
+
+def _write_shard(path: Path, lines: Iterator[str]) -> None:
+    import msgpack
+    import webdataset
+
+    with webdataset.TarWriter(str(path), encoder=False, mtime=0) as tar:
+        for number, line in enumerate(lines):
+            tar.write({"__key__": f"{number:010d}", "msgpack": msgpack.packb(json.loads(line))})
 
 
 def _make_images(folder: Path) -> None:

@@ -19,7 +19,8 @@ def test_the_exit_codes_of_readme_help_and_code_agree(cli):
 
 
 def test_every_option_that_the_readme_shows_exists(cli):
-    helped = "".join(cli(command, "--help").out for command in ("write", "copy", "resolve", "inspect"))
+    commands = ("write", "copy", "resolve", "inspect", "publish", "unpublish")
+    helped = "".join(cli(command, "--help").out for command in commands)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert shown
     assert {option for option in shown if not re.search(rf"{option}\b", helped)} == set()

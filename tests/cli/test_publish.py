@@ -184,6 +184,12 @@ def test_shards_without_a_manifest_are_read_first(cli, data, photos, tmp_path):
     }
     assert cli("inspect", "@local/x", "--verify").code == 0
     assert cli("publish", "out", "@local/x", "--verify").err.startswith("unchanged")
+    # A type that the library's index has no word for.
+    (tmp_path / "maps.jsonl").write_text('{"a": {"b": 1}, "c": null, "d": 1}\n{"a": {}, "c": null, "d": "x"}\n')
+    assert cli("write", "maps.jsonl", "maps").code == 0
+    (tmp_path / "maps" / "manifest.json").unlink()
+    assert cli("publish", "maps", "@local/maps", "--verify").code == 0
+    assert cli("inspect", "@local/maps", "--verify").code == 0
     # What the entry tells is enough: none of the shards is read.
     (tmp_path / "out").rename(tmp_path / "away")
     assert len(cli("resolve", "@local/x").lines) == 3

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,7 @@ def test_what_is_published_is_found(index):
     assert (entry.samples, entry.bytes, entry.payload, entry.encoding) == (20, 2048, 400, "msgpack")
     assert (entry.description, entry.tags, entry.license) == ("some rows", ("a", "b"), "MIT")
     assert (entry.split, entry.job, entry.metadata) == ("train", "j", {"by": ["me", 1.5]})
-    assert entry.schema is not None
-    assert entry.schema["properties"] == {"id": {"type": "integer"}, "text": {"type": "string"}}
-    assert entry.schema["required"] == ["id", "text"]
+    assert entry.schema == publication().schema
     assert entry.schema_ref == "atdata://local/schema/RowsSample@1.0.0"
 
 
@@ -369,3 +368,40 @@ def test_eight_processes_publish_at_once_into_an_index_that_none_has_made(index)
     schemas = rows(index, "SELECT version, schema_json FROM schemas WHERE name = 'RowsSample' ORDER BY version")
     assert [version for version, _ in schemas] == [f"1.0.{number}" for number in range(9)]
     assert {json.loads(text)["version"] for _, text in schemas} == {version for version, _ in schemas}
+
+
+READER = """
+import os, sys
+import difflib, msgpack, libipld
+from tests.unit.test_local_index import publication
+from atdata_cli.errors import AuthError
+from atdata_cli.indexes.registry import IndexOptions
+from atdata_cli.indexes.sqlite import LocalIndex
+
+if os.geteuid() == 0:
+    os.seteuid(65534)  # root may write anywhere
+index = LocalIndex(options=IndexOptions(file=sys.argv[1]))
+assert index.find("rows").samples == 20
+try:
+    index.publish(publication(shards=3))
+except AuthError:
+    print("refused")
+"""
+
+
+def test_an_index_that_nobody_can_write_is_read():
+    with tempfile.TemporaryDirectory() as above:  # pytest's own folders are closed to others
+        folder = Path(above) / "folder"
+        index = LocalIndex(options=IndexOptions(file=str(folder / "index.db")))
+        index.publish(publication())
+        for left in folder.glob("index.db-*"):
+            left.unlink()
+        Path(above).chmod(0o755)
+        folder.chmod(0o555)
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-c", READER, index.path], capture_output=True, text=True, check=False
+            )
+        finally:
+            folder.chmod(0o755)
+        assert (ran.returncode, ran.stdout) == (0, "refused\n"), ran.stderr
