@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from atdata_cli.cli import options as opt
@@ -54,6 +56,7 @@ def publish(
     from atdata_cli.indexes.lookup import lookup
     from atdata_cli.indexes.publication import prepare
     from atdata_cli.indexes.registry import open_index
+    from atdata_cli.shards.transfer import TransferProgress
     from atdata_cli.stores.inputs import StoreFiles
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
@@ -61,7 +64,8 @@ def publish(
     if ref == "-":
         raise UsageError("standard input is no dataset that stays", hint="write it to a store first")
     stores = opt.store_options(endpoint_url, profile, region, store_option)
-    indexes = opt.index_options(index, stores)
+    progress = TransferProgress()
+    indexes = replace(opt.index_options(index, stores), progress=progress)
     into = open_index(named.authority, indexes)
     files = StoreFiles(stores)
     found = lookup(ref, files, indexes)
@@ -80,7 +84,8 @@ def publish(
         allow_local_url=allow_local_url,
         blobs=blobs,
     )
-    published = into.publish(publication, dry_run=dry_run)
+    with output.progress(progress) if blobs else nullcontext():
+        published = into.publish(publication, dry_run=dry_run)
     for warning in published.warnings:
         output.warn(warning)
     _report(output, publication, published)
@@ -108,7 +113,7 @@ def _report(output: Output, publication: Publication, published: Published) -> N
     if output.as_json:
         output.document(_document(publication, published))
         return
-    shards = count(len(publication.shards), "shard")
+    shards = count(len(published.shards or publication.shards), "shard")
     totals = f"{count(publication.samples, 'sample')} in {shards}, {human_bytes(publication.bytes)}"
     if published.status == "planned":
         output.say(f"would publish {totals}, as {published.uri}:" if published.records else f"unchanged: {totals}")
@@ -129,7 +134,7 @@ def _document(publication: Publication, published: Published) -> dict[str, Any]:
         "uri": published.uri,
         "samples": publication.samples,
         "bytes": publication.bytes,
-        "shards": [{"url": shard.url, "sha256": shard.sha256} for shard in publication.shards],
+        "shards": [{"url": shard.url, "sha256": shard.sha256} for shard in published.shards or publication.shards],
         "records": [{"name": name, "record": plain_json(record)} for name, record in published.records],
         "warnings": list(published.warnings),
     }

@@ -64,7 +64,7 @@ class AtmosphereIndex:
         if publication.blobs:
             from atdata_cli.indexes.blobs import publish_blobs
 
-            return publish_blobs(self.account, publication, dry_run=dry_run)
+            return publish_blobs(self.account, publication, dry_run=dry_run, progress=self._options.progress)
         return publish(self.account, publication, dry_run=dry_run)
 
     def plan_withdrawal(self, name: str, version: str | None = None) -> Withdrawal:

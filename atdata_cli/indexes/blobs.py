@@ -51,9 +51,10 @@ def publish_blobs(
             store.ledger(publication.name).release()  # of a run that was killed when all was done
         return looked
     ledger = store.ledger(publication.name)
-    published = publish(session, upload(publication, store, ledger, progress=progress))
+    stored = upload(publication, store, ledger, progress=progress)
+    published = publish(session, stored)
     ledger.release()
-    return published
+    return replace(published, shards=tuple(stored.shards))
 
 
 def _one_shard(publication: Publication) -> Publication:
@@ -69,9 +70,8 @@ def fits(publication: Publication, limit: int) -> bool:
 
 def room(publication: Publication) -> int:
     """About how many shards in the PDS one entry of this dataset has room for."""
-    shard = publication.shards[0] if publication.shards else EntryShard("", "00" * 32, 0, 10_000, "0000010000")
     digest = "00" * 32
-    some = [replace(shard, sha256=digest)] * 100
+    some = [EntryShard("", digest, 50_000_000, 10_000)] * 100
     storage = StorageBlobs([BlobShard(Blob(blob_cid(digest), 50_000_000), Checksum.sha256(digest))] * len(some))
     uri = f"at://did:plc:{'a' * 24}/{SCHEMA}/{new_tid()}"
     return room_for_shards(entry_record(replace(publication, shards=some), storage, uri))
