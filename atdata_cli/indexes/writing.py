@@ -17,7 +17,7 @@ from atdata_cli.refs import Reference
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.reader import Located
-from atdata_cli.shards.write import WriteResult
+from atdata_cli.shards.write import Status, WriteResult
 from atdata_cli.sources.base import RowSource, Source
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.pds import PDSBlobStore
@@ -98,7 +98,8 @@ def write_entry(
     publication = written_blobs(_publication(draft, written.result.manifest), written.result.manifest, written.urls)
     published = publish(session, replace(publication, version=target.version))
     ledger.release()
-    return WrittenEntry(written.result, list(written.urls), published)
+    status: Status = "unchanged" if published.status == "unchanged" else "written"
+    return WrittenEntry(replace(written.result, status=status), list(written.urls), published)
 
 
 def _check_free(index: AtmosphereIndex, target: Reference) -> None:
