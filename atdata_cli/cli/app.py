@@ -24,6 +24,8 @@ COMMANDS = {
     "copy": ("copy", "Copy shards, byte for byte, to any store."),
     "publish": ("publish", "Put a dataset into an index under a name."),
     "unpublish": ("publish", "Take a name out of an index."),
+    "prune": ("tidy", "Delete shards that a dataset's manifest does not name."),
+    "abort": ("tidy", "Remove what a job that was given up left."),
 }
 """Each command, in the order of help: the module of ``atdata_cli.cli`` that has it as a function of the same name,
 which is imported when the command is used, and what the list of commands says of it."""

@@ -11,7 +11,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.errors import UsageError
-from atdata_cli.refs import MANIFEST, in_index
+from atdata_cli.refs import MANIFEST, in_index, scheme
 
 if TYPE_CHECKING:
     from atdata_cli.shards.copy import CopyResult
@@ -25,7 +25,7 @@ def copy(
     ref: opt.Reference,
     dest: opt.Dest,
     jobs: opt.CopyJobs = 4,
-    if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
+    if_exists: opt.IfCopiedOption = opt.IfCopied.RESUME,
     index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
@@ -61,6 +61,9 @@ def copy(
         source_endpoint_url or endpoint_url, source_profile or profile, source_region or region, source_store_option
     )
     reading = dataclasses.replace(reading, anonymous=source_no_sign_request)
+    if scheme(dest) == "s3":
+        # Each shard under way holds a part; several smaller ones are as fast as few large ones.
+        writing = dataclasses.replace(writing, options={"part_size": "8M", **writing.options})
     _check_places(ref, dest, reading, writing)
     files = StoreFiles(reading)
     found = lookup(ref, files, opt.index_options(index, reading))

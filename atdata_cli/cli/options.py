@@ -105,10 +105,18 @@ class OnError(enum.StrEnum):
     SKIP = "skip"
 
 
-class IfExists(enum.StrEnum):
-    """What happens if DEST holds the same dataset already."""
+class IfCopied(enum.StrEnum):
+    """What happens if DEST holds some or all of the copy already."""
 
     RESUME = "resume"
+    FAIL = "fail"
+
+
+class IfExists(enum.StrEnum):
+    """What happens if DEST holds something already."""
+
+    RESUME = "resume"
+    UPDATE = "update"
     FAIL = "fail"
 
 
@@ -250,7 +258,19 @@ SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the s
 Compress = Annotated[Compression | None, typer.Option("--compress", help="Compress the shards.")]
 IfExistsOption = Annotated[
     IfExists,
-    typer.Option("--if-exists", help="The same dataset in DEST is left as it is or finished, or is an error."),
+    typer.Option(
+        "--if-exists",
+        help="What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.",
+    ),
+]
+Prefix = Annotated[
+    str, typer.Argument(metavar="DEST", help="The folder or URL prefix of a dataset.", show_default=False)
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete shards that the new manifest no longer names; their readers fail.")
+]
+ExitUnchanged = Annotated[
+    bool, typer.Option("--exit-unchanged", help="Exit 9, not 0, if DEST holds all of it already.")
 ]
 
 # Reading.
@@ -346,9 +366,13 @@ LongStoreOption = Annotated[
 Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="Write a page to look at; '-' is stdout.")]
 
 # Copying.
+IfCopiedOption = Annotated[
+    IfCopied,
+    typer.Option("--if-exists", help="The same copy in DEST is left as it is or finished, or is an error."),
+]
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix to copy to.", show_default=False)]
 CopyJobs = Annotated[
-    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 25 MB.")
+    int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 15 MB.")
 ]
 SourceEndpointUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="S3 endpoint of REF, where it is not that of DEST.")

@@ -7,7 +7,7 @@ import gc
 import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +17,9 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
+from atdata_cli.config import s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, parent, parse, scheme, stem
+from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
     from atdata_cli.indexes.base import Published
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from atdata_cli.refs import Reference
     from atdata_cli.shards.feed import Progress, Rejects, RejectSink
     from atdata_cli.shards.job import WriteOptions
+    from atdata_cli.shards.protocols import ShardStore
     from atdata_cli.shards.write import WriteResult
     from atdata_cli.sources.base import Files, InputFile, Source
     from atdata_cli.sources.registry import ReadOptions
     from atdata_cli.stores.base import AbstractDataStore
     from atdata_cli.stores.registry import StoreOptions
+    from atdata_cli.stores.seen import SeenInputs
 
 __all__ = ["write"]
 
@@ -60,6 +63,8 @@ def write(
     split_from: opt.SplitFrom = None,
     compress: opt.Compress = None,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
+    prune: opt.Prune = False,
+    exit_unchanged: opt.ExitUnchanged = False,
     on_error: opt.OnErrorOption = opt.OnError.FAIL,
     rejects: opt.RejectsFile = None,
     max_errors: opt.MaxErrors = None,
@@ -132,7 +137,20 @@ def write(
             "--description, --tag, --license and --metadata are for an entry, @HANDLE/NAME", url=operands.dest
         )
     command = _Write(
-        output, operands, target, said, stores, reading, writing, index, schema, rejects, if_exists.value, dry_run
+        output,
+        operands,
+        target,
+        said,
+        stores,
+        reading,
+        writing,
+        index,
+        schema,
+        rejects,
+        if_exists.value,
+        dry_run,
+        prune,
+        exit_unchanged,
     )
     raise typer.Exit(command.run())
 
@@ -235,6 +253,8 @@ class _Write:
     rejects_file: str | None
     if_exists: Any
     dry_run: bool
+    prune: bool
+    exit_unchanged: bool
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
@@ -247,7 +267,8 @@ class _Write:
         from atdata_cli.shards.write import write as write_shards
         from atdata_cli.stores.registry import open_store
 
-        source = self._source(files)
+        seen = self._seen(files)
+        source = self._source(files, seen)
         store, prefix = open_store(self.operands.dest, self.stores)
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix)
@@ -261,16 +282,21 @@ class _Write:
                 progress=progress,
                 if_exists=self.if_exists,
                 dry_run=self.dry_run,
+                seen=seen,
             )
-        return self._report(result, rejects, store)
+        if result.status == "unchanged":
+            self._touch(result, source, store)
+        return self._report(result, rejects, store, pruned=self._pruned(result, store))
 
     def _write_entry(self, entry: Reference, files: Files) -> ExitCode:
         """Into a PDS, with the entry that holds the blobs."""
         from atdata_cli.cli.said import said
         from atdata_cli.indexes.writing import write_entry
 
+        if self.prune:
+            raise UsageError("--prune is for folders: in a PDS nothing is left behind", url=entry.text)
         told = said(files, **self.said)
-        source = self._source(files)
+        source = self._source(files, None)
         with self._watched() as (rejects, progress):
             written = write_entry(
                 entry,
@@ -284,7 +310,7 @@ class _Write:
             )
         for warning in written.published.warnings:
             self.output.warn(warning)
-        return self._report(written.result, rejects, _EntryPlaces(written), written.published)
+        return self._report(written.result, rejects, _EntryPlaces(written), published=written.published)
 
     @contextmanager
     def _watched(self) -> Iterator[tuple[Rejects, Progress]]:
@@ -302,6 +328,23 @@ class _Write:
                 self._list(rejects)
                 raise
 
+    def _touch(self, result: WriteResult, source: Source, store: ShardStore) -> None:
+        """Make the manifest newer than what it was made from, or make(1) would run the same rule again and again."""
+        if scheme(self.operands.dest) not in ("", "file"):
+            return
+        path = local_path(store.url(posixpath.join(result.prefix, MANIFEST)))
+        with suppress(OSError):
+            made = os.stat(path).st_mtime_ns
+            if any(_modified(item.url) > made for item in source.inputs):
+                os.utime(path)
+
+    def _pruned(self, result: WriteResult, store: ShardStore) -> int:
+        if not self.prune or self.dry_run:
+            return 0
+        from atdata_cli.shards.destination import Destination
+
+        return len(Destination(store, result.prefix).prune())
+
     def _files(self) -> Files:
         from atdata_cli.stores.inputs import StoreFiles
 
@@ -311,6 +354,18 @@ class _Write:
         from atdata_cli.sources.stream import CommandInput
 
         return CommandInput(self.operands.command, files)
+
+    def _seen(self, files: Files) -> SeenInputs | None:
+        """Takes in the files of the source as they are listed."""
+        from atdata_cli.stores.inputs import StoreFiles
+        from atdata_cli.stores.seen import SeenInputs
+
+        # Which files rows name is known only when the rows are read.
+        if self.dry_run or self.writing.embed or not isinstance(files, StoreFiles):
+            return None
+        seen = SeenInputs(self.operands.dest, self.stores.endpoint_url or s3_endpoint_url() or "")
+        files.told = seen.see
+        return seen
 
     def _load_schema(self, files: Files) -> None:
         if self.schema is None:
@@ -322,7 +377,7 @@ class _Write:
         self.writing = dataclasses.replace(self.writing, schema=parsed.document)
         self.reading = dataclasses.replace(self.reading, types=parsed.csv_types())
 
-    def _source(self, files: Files) -> Source:
+    def _source(self, files: Files, seen: SeenInputs | None) -> Source:
         from atdata_cli.indexes.lookup import source_shards
         from atdata_cli.sources.registry import open_source
         from atdata_cli.stores.inputs import StoreFiles
@@ -333,9 +388,14 @@ class _Write:
         places = files if isinstance(files, StoreFiles) else StoreFiles(self.stores)
 
         def dataset_shards(name: str) -> Sequence[InputFile] | None:
-            return source_shards(name, places, indexes, warn=self.output.warn)
+            shards = source_shards(name, places, indexes, warn=self.output.warn)
+            if shards is not None and seen is not None:
+                seen.distrust()  # a manifest was looked at, not the shards that it names
+            return shards
 
-        return open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
+        source = open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
+        places.told = None
+        return source
 
     def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str) -> ExitCode:
         """Let a third-party store write: it has no more than the protocol's three methods."""
@@ -385,12 +445,18 @@ class _Write:
             self.output.problem(f"{reject.where}: {reject.reason}")
 
     def _report(
-        self, result: WriteResult, rejects: Rejects, store: _Places, published: Published | None = None
+        self,
+        result: WriteResult,
+        rejects: Rejects,
+        store: _Places,
+        *,
+        published: Published | None = None,
+        pruned: int = 0,
     ) -> ExitCode:
         for warning in result.warnings:
             self.output.warn(warning)
         if self.output.as_json:
-            document = _document(result, store)
+            document = {**_document(result, store), "pruned": pruned}
             if published is not None:
                 document |= {"manifest": None, "entry": {"uri": published.uri, "status": published.status}}
             self.output.document(document)
@@ -398,7 +464,11 @@ class _Write:
             if not self.output.quiet:
                 self.output.data([store.url(name) for name, _ in result.shards()])
             self._summarise(result, store)
-        if rejects.count and result.status != "unchanged":
+            if pruned:
+                self.output.say(f"deleted {count(pruned, 'shard')} that the manifest no longer names")
+        if result.status == "unchanged":
+            return ExitCode.UNCHANGED if self.exit_unchanged else ExitCode.DONE
+        if rejects.count:
             self._tell_rejected(rejects)
             return ExitCode.REJECTED
         return ExitCode.DONE
@@ -412,9 +482,12 @@ class _Write:
             for line in _plan(result, store):
                 self.output.say(line)
         elif result.status == "unchanged":
-            self.output.say(f"unchanged: {totals}, {url}", style="2")
+            self.output.say(f"unchanged, 0 uploaded: {totals}, {url}", style="2")
         else:
             self.output.say(f"wrote {totals}, {url}", style="32")
+            if len(result.stored) < made:
+                size = human_bytes(sum(row.bytes for row in result.stored))
+                self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")
         for name, row in result.shards():
             self.output.detail(f"{row.sha256 or '-'}  {row.samples}  {row.bytes}  {store.url(name)}")
 
@@ -427,6 +500,13 @@ class _Write:
         self.output.say(
             f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else "")
         )
+
+
+def _modified(url: str) -> int:
+    """When a local file was changed, in nanoseconds since 1970; 0 for what is no local file."""
+    if url == "-" or scheme(url) not in ("", "file"):
+        return 0
+    return os.stat(local_path(url)).st_mtime_ns
 
 
 class _Places(Protocol):
@@ -477,6 +557,7 @@ def _document(result: WriteResult, store: _Places) -> dict[str, Any]:
         "bytes": manifest.bytes,
         "payload": manifest.payload,
         "rejected": manifest.rejected,
+        "uploaded": {"shards": len(result.stored), "bytes": sum(row.bytes for row in result.stored)},
         "limit": result.limit,
         "splits": None if manifest.splits is None else {name: row.samples for name, row in manifest.splits.items()},
         "shards": [

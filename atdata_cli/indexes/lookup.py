@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, UsageError
-from atdata_cli.indexes.base import Entry, EntryShard
 from atdata_cli.indexes.registry import IndexOptions, open_index
-from atdata_cli.indexes.typemap import fields_of
 from atdata_cli.refs import (
     LOCAL_INDEX,
     Reference,
@@ -35,6 +33,7 @@ from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.registry import StoreOptions, open_store
 
 if TYPE_CHECKING:
+    from atdata_cli.indexes.base import Entry, EntryShard
     from atdata_cli.stores.s3 import S3DataStore
 
 __all__ = ["Found", "lookup", "source_shards"]
@@ -255,6 +254,8 @@ def _from_entry(reference: Reference, entry: Entry) -> Located:
 
 def _told(entry: Entry) -> Manifest | None:
     """What a manifest would say; None if the entry does not tell enough."""
+    from atdata_cli.indexes.typemap import fields_of
+
     rows = [row for row in map(_row, entry.shards) if row is not None]
     samples, size, payload = entry.samples, entry.bytes, entry.payload
     if len(rows) != len(entry.shards) or entry.encoding is None or samples is None or size is None or payload is None:

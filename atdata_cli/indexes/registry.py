@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from atdata_cli.errors import UsageError
-from atdata_cli.indexes.base import Index
 from atdata_cli.refs import LOCAL_INDEX
 from atdata_cli.shards.transfer import TransferProgress
 from atdata_cli.stores.registry import StoreOptions
+
+if TYPE_CHECKING:
+    from atdata_cli.indexes.base import Index
 
 __all__ = ["IndexOptions", "open_index"]
 
@@ -53,4 +55,4 @@ def open_index(authority: str, options: IndexOptions | None = None) -> Index:
         raise UsageError(
             "this version knows no index but the local one", url=f"@{authority}", hint="write @local/NAME"
         ) from error
-    return cast(Index, getattr(loaded, name)(authority, options or IndexOptions()))
+    return cast("Index", getattr(loaded, name)(authority, options or IndexOptions()))

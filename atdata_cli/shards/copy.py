@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from atdata_cli import refs
 from atdata_cli.errors import AtdataError, IntegrityError, OccupiedError, TemporaryError, UsageError
-from atdata_cli.shards.destination import STATE, Destination, Held, is_shard_name
+from atdata_cli.shards.destination import STATE, Destination, is_shard_name
 from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import FORMAT, MANIFEST, Manifest
 from atdata_cli.shards.plan import shard_name
@@ -214,6 +214,9 @@ class _Stored:
     version: str | None
 
 
+Held = Literal["nothing", "finished", "unfinished"]
+
+
 class _Copy:
     """One run."""
 
@@ -377,21 +380,11 @@ class _Copy:
         info = self._store.stat(name)
         stored = replace(stored, version=info.version if info else None)
         state = self._destination.name(_state_name(index))
-        if _state_name(index) in self._there:
-            self._store.delete(state)  # of another object, which is not there any more
-        self._store.put_if_absent(state, _canonical(asdict(stored)) + b"\n")
+        self._store.put(state, _canonical(asdict(stored)) + b"\n")
 
     def _clean(self) -> None:
-        """Remove the states of shards, then the mark."""
-        known = {_state_name(index) for index in range(len(self._plan.shards))}
-        states = [name for name in self._there if name in known]
-        states += [_state_name(index) for index in self._copied if _state_name(index) not in self._there]
-
-        def delete(index: int, name: str, stop: threading.Event) -> None:
-            self._store.delete(self._destination.name(name))
-
-        in_threads(delete, states, self._jobs)
-        if self._destination.marked() == self._plan.job.id:
+        """Remove the marks."""
+        if self._destination.marked() in (None, self._plan.job.id):
             self._destination.release()
 
     def shards(self) -> list[CopiedShard]:

@@ -1,26 +1,77 @@
-"""What a prefix holds before a job begins, and the marks that a job leaves while it runs."""
+"""What a prefix holds before a job begins, and the marks that a job leaves while it runs.
+
+Nobody holds a lock and no clock is asked: who may write where is decided by ``.atdata/job.json``, which is put only
+where there is none, and by the manifest, which is put only where there is none or in the place of the one that was
+there when the job began. Runs of one job may write at the same time, for they write the same bytes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from posixpath import join
 from typing import Any, Literal
 
-from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
+from atdata_cli.errors import IntegrityError, NotFoundError, OccupiedError, TemporaryError
 from atdata_cli.shards.job import Job
-from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest
+from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, shard_row
+from atdata_cli.shards.plan import shard_name
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination", "Held", "is_shard_name"]
+__all__ = ["STATE", "Destination", "Held", "Place", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
+_SHARDS = f"{STATE}/shards"
+_STATE_FILE = re.compile(r"(?:(.+)/)?(\d{6,})\.json")
 _SHARD = re.compile(r"(?:.*/)?shard-\d{6,}(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"
 
-Held = Literal["nothing", "finished", "unfinished"]
+Place = tuple[str, int]
+"""A shard's folder (``""`` or a split's name) and its number in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a prefix holds.
+
+    Attributes
+    ----------
+    kind : ``finished`` and ``unfinished`` are this job's; ``other`` is another job's finished dataset.
+    text : of the manifest there, if there is one: also while an update of it is unfinished.
+    version : of that manifest, by which it can be replaced.
+    parts : folder (``""``, or each split's) to its manifest.
+    root : the manifest that ``text`` is.
+    shards : the shards that are there, of the dataset or of the unfinished job: a shard with the same bytes need not
+        be stored again.
+    names : all objects below the prefix, relative to it, with their sizes.
+    differs : how the other job differs from this one.
+    """
+
+    kind: Literal["nothing", "finished", "unfinished", "other"]
+    text: bytes | None = None
+    version: str | None = None
+    parts: Mapping[str, Manifest] = field(default_factory=dict)
+    root: Manifest | None = None
+    shards: Mapping[Place, ShardRow] = field(default_factory=dict)
+    names: Mapping[str, int] = field(default_factory=dict)
+    differs: str = ""
+
+    @property
+    def base(self) -> str | None:
+        """SHA-256 of the manifest there: what an update begins from."""
+        return None if self.text is None else hashlib.sha256(self.text).hexdigest()
+
+    def replaced(self, folder: str, rows: Sequence[ShardRow]) -> list[str]:
+        """The shards in a folder that stay for readers of the manifest there, if *rows* are those of the new one."""
+        part = self.parts.get(folder, None if folder else self.root)
+        if part is None or part.shards == rows:
+            return [] if part is None else list(part.replaced)
+        left = {*part.replaced, *(row.name for row in part.shards)}.difference(row.name for row in rows)
+        return sorted(name for name in left if join(folder, name) in self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,119 +90,199 @@ class Destination:
         """An object's name in the store."""
         return join(self.prefix, relative)
 
-    def survey(self, job: Job) -> tuple[Held, bytes | None]:
-        """What the prefix holds of this job: nothing, its finished dataset (with the manifest's text), or a part of it.
+    # --- before ---
+
+    def survey(self, job: Job) -> Held:
+        """What the prefix holds.
 
         Raises
         ------
-        OccupiedError : it holds anything else; nothing is touched.
+        OccupiedError : another job's unfinished dataset, or shards that no manifest tells of; nothing is touched.
+        IntegrityError : its manifest is damaged.
         """
-        text = self.store.read(self.name(MANIFEST))
-        if text is not None:
-            self._check_same(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))), job)
-            return "finished", text
-        marked = self.marked()
-        if marked is not None:
-            if marked != job.id:
-                raise OccupiedError("it holds another job's unfinished dataset", url=self.url, hint=_LEAVE)
-            return "unfinished", None
-        for name in self._names():
-            if _SHARD.fullmatch(name):
-                what = "a folder in it holds shards" if "/" in name else "it holds shards without a manifest"
-                raise OccupiedError(what, url=self.store.url(self.name(name)), hint=_LEAVE)
-        return "nothing", None
+        text, version = self._manifest_now()
+        mark = self._mark()
+        names = self._names()
+        if text is None:
+            if mark is not None:
+                self._check_ours(mark, job)
+                return Held("unfinished", shards=self._noted(names), names=names)
+            self._check_free(names)
+            return Held("nothing", names=names)
+        root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
+        parts = self._parts(root)
+        there = {(folder, index): row for folder, part in parts.items() for index, row in enumerate(part.shards)}
+        base = hashlib.sha256(text).hexdigest()
+        if mark is not None and mark.get("base") == base:
+            if mark.get("job") == job.id:  # an update of what is there
+                there |= self._noted(names)
+                return Held("unfinished", text, version, parts, root, there, names)
+            if root.job != job.id:
+                self._check_ours(mark, job)
+        same = root.job == job.id
+        differs = "" if same else _differing(root, job)
+        return Held("finished" if same else "other", text, version, parts, root, there, names, differs)
 
-    def marked(self) -> str | None:
-        """The job whose mark is here: its id, or an empty text for a mark that cannot be read; None without a mark."""
-        state = self.store.read(self.name(_JOB))
-        return None if state is None else _job_id(state) or ""
+    def _manifest_now(self) -> tuple[bytes | None, str | None]:
+        """The root manifest and the version that it has."""
+        name = self.name(MANIFEST)
+        text = self.store.read(name)
+        if text is None:
+            return None, None
+        for _ in range(_READS):
+            info = self.store.stat(name)
+            again = self.store.read(name)
+            if info is not None and again == text:
+                return text, info.version
+            text = again
+            if text is None:
+                return None, None
+        raise TemporaryError("the manifest keeps changing", url=self.store.url(name), hint="try again later")
 
-    def _check_same(self, manifest: Manifest, job: Job) -> None:
-        if manifest.job == job.id:
-            return
-        differences = _differences(manifest.options, job.options)
-        what = ", ".join(differences) if differences else "the input has other names or sizes"
-        raise OccupiedError(
-            f"it holds the dataset {manifest.name!r} ({manifest.samples} samples) of another job: {what}",
-            url=self.url,
-            hint=_LEAVE,
-        )
-
-    def begin(self, job: Job) -> None:
-        """Mark the prefix as this job's.
-
-        Raises
-        ------
-        TemporaryError : another run has done so since the survey.
-        """
-        mark = json.dumps({"format": "atdata-job", "version": 1, "job": job.id}, sort_keys=True) + "\n"
-        if not self.store.put_if_absent(self.name(_JOB), mark.encode()):
-            raise TemporaryError(
-                "another run is writing here", url=self.url, hint="wait for it to end, then run the command again"
-            )
-
-    def clear(self, job: Job) -> None:
-        """Remove what an unfinished *job* of ours left: its shards and its splits' manifests, then its mark.
-
-        A job writes into the prefix and, for splits, into folders right below it. A folder that has a mark, or a
-        manifest of another job, has become somebody else's since, and is left alone.
-        """
-        folders: dict[str, list[str]] = {}
-        for relative in self._names():
-            folder, slash, name = relative.partition("/")
-            folders.setdefault(folder if slash else "", []).append(name or folder)
-        for folder, names in folders.items():
-            ours = [name for name in names if "/" not in name and _SHARD.fullmatch(name)]
-            if folder:
-                ours += [name for name in names if name == MANIFEST]
-            if not folder or (ours and self._is_split(folder, names, job)):
-                for name in ours:
-                    self.store.delete(self.name(join(folder, name)))
-        self.release()
+    def _parts(self, root: Manifest) -> dict[str, Manifest]:
+        if root.splits is None:
+            return {"": root}
+        parts = {}
+        for split in root.splits:
+            name = self.name(join(split, MANIFEST))
+            text = self.store.read(name)
+            if text is None:
+                raise IntegrityError("a split's manifest is missing", url=self.store.url(name))
+            parts[split] = Manifest.loads(text, url=self.store.url(name))
+        return parts
 
     def objects(self) -> dict[str, ObjectInfo]:
         """All that the prefix holds, by name relative to it."""
         below = len(join(self.prefix.strip("/"), ""))
         return {item.name[below:]: item for item in self.store.list(self.prefix)}
 
-    def _names(self) -> Iterator[str]:
-        """Names of all that the prefix holds, relative to it."""
-        below = len(join(self.prefix.strip("/"), ""))
-        return (item.name[below:] for item in self.store.list(self.prefix))
+    def marked(self) -> str | None:
+        """The job whose mark is here: its id, or an empty text for a mark that cannot be read; None without a mark."""
+        mark = self._mark()
+        return None if mark is None else str(mark.get("job", ""))
 
-    def _is_split(self, folder: str, names: Sequence[str], job: Job) -> bool:
-        if _JOB in names:
-            return False
-        text = self.store.read(self.name(join(folder, MANIFEST))) if MANIFEST in names else None
-        if text is None:
-            return True
-        try:
-            manifest = Manifest.loads(text, url=self.store.url(self.name(join(folder, MANIFEST))))
-        except IntegrityError:
-            return False
-        return manifest.job == job.id and manifest.split == folder
+    def _mark(self) -> dict[str, Any] | None:
+        return _parsed(self.store.read(self.name(_JOB)))
 
-    def release(self) -> None:
-        """Remove the mark."""
-        self.store.delete(self.name(_JOB))
+    def _names(self) -> dict[str, int]:
+        return {name: item.size for name, item in self.objects().items()}
 
-    def publish(self, relative: str, manifest: Manifest) -> None:
-        """Put a manifest; it appears whole, and only where there is none.
+    def _noted(self, names: Mapping[str, int]) -> dict[Place, ShardRow]:
+        """The shards that the state says are finished, as far as they are there."""
+        noted = {}
+        for name in names:
+            match = _STATE_FILE.fullmatch(name[len(_SHARDS) + 1 :]) if name.startswith(f"{_SHARDS}/") else None
+            if match is None:
+                continue
+            document = _parsed(self.store.read(self.name(name)))
+            folder = match[1] or ""
+            with suppress(ValueError):  # what cannot be read is simply written again
+                row = shard_row(document)
+                if names.get(join(folder, row.name)) == row.bytes and _SHARD.fullmatch(row.name):
+                    noted[folder, int(match[2])] = row
+        return noted
+
+    def _check_ours(self, mark: Mapping[str, Any], job: Job) -> None:
+        if mark.get("job") == job.id:
+            return
+        options = mark.get("options")
+        what = _differences(options, job.options) if isinstance(options, dict) else []
+        raise OccupiedError(
+            "it holds another job's unfinished dataset" + (f": {', '.join(what)}" if what else ""),
+            url=self.url,
+            hint="wait for that run or start it again; if it is given up: atdata-cli abort DEST",
+        )
+
+    def _check_free(self, names: Mapping[str, int]) -> None:
+        for name in names:
+            if _SHARD.fullmatch(name):
+                what = "a folder in it holds shards" if "/" in name else "it holds shards without a manifest"
+                raise OccupiedError(what, url=self.store.url(self.name(name)), hint=_LEAVE)
+
+    def refusal(self, held: Held) -> OccupiedError:
+        """What a run that may not replace the dataset there ends with."""
+        there = next(iter(held.parts.values()))
+        samples = sum(part.samples for part in held.parts.values())
+        return OccupiedError(
+            f"it holds the dataset {there.name!r} ({samples} samples) of another job: {held.differs}",
+            url=self.url,
+            hint="nothing was changed; choose another DEST, or replace what changed with --if-exists update",
+        )
+
+    # --- while ---
+
+    def begin(self, job: Job, held: Held | None = None) -> bool:
+        """Mark the prefix as this job's; another run of the same job may have done so.
+
+        Returns
+        -------
+        False if the store lets everybody replace what it was asked to keep, so that nothing keeps runs of different
+        jobs apart.
+
+        Raises
+        ------
+        OccupiedError : a run of another job has marked it since the survey.
+        """
+        base = None if held is None else held.base
+        document = {"format": "atdata-job", "version": 1, "job": job.id, "base": base, "options": job.options}
+        mark = (json.dumps(document, sort_keys=True, default=list) + "\n").encode()
+        name = self.name(_JOB)
+        if self.store.put_if_absent(name, mark):
+            # The same bytes again do no harm where the condition is ignored, and tell so.
+            return not self.store.put_if_absent(name, mark)
+        there = _parsed(self.store.read(name))
+        if there is not None:
+            self._check_ours(there, job)
+        return True
+
+    def note(self, place: Place, row: ShardRow) -> None:
+        """Write down that a shard is finished, so that a later run of the job need not store it again."""
+        folder, index = place
+        text = json.dumps(asdict(row), sort_keys=True).encode()
+        self.store.put(self.name(join(_SHARDS, folder, f"{index:06d}.json")), text)
+
+    def new_name(self, index: int, job: Job, held: Held, *, gzip: bool) -> str:
+        """The file name of a shard that is to be stored.
+
+        That of an update is made of the job and of the manifest that it begins from: it takes no name of a shard that
+        somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream, whose
+        job is the same every night.
+        """
+        plain = shard_name(index, gzip=gzip)
+        if held.base is None:
+            return plain
+        tail = hashlib.sha256(f"{job.id} {held.base}".encode()).hexdigest()[:8]
+        stem, dot, ending = plain.partition(".")
+        return f"{stem}-{tail}{dot}{ending}"
+
+    # --- after ---
+
+    def publish(self, relative: str, manifest: Manifest, *, over: str | None = None) -> None:
+        """Put a manifest; it appears whole, and only where there is none, or in the place of the version *over*.
 
         Raises
         ------
         OccupiedError : another run has put a different one.
         """
-        self.put_manifest(relative, manifest.dumps())
+        self.put_manifest(relative, manifest.dumps(), over=over)
 
-    def put_manifest(self, relative: str, text: bytes) -> None:
+    def put_manifest(self, relative: str, text: bytes, *, over: str | None = None) -> None:
         """:meth:`publish` of a manifest's text."""
         name = self.name(relative)
-        if not self.store.put_if_absent(name, text) and self.store.read(name) != text:
+        if over is None:
+            put = self.store.put_if_absent(name, text)
+        else:
+            put = self.store.replace_if_unchanged(name, text, over)
+        if not put and self.store.read(name) != text:
             raise OccupiedError("another run has finished another dataset here", url=self.url, hint=_LEAVE)
 
+    def version(self, relative: str) -> str | None:
+        """The version of an object that is there, or None."""
+        info = self.store.stat(self.name(relative))
+        return None if info is None else info.version
+
     def check_complete(self, manifests: Mapping[str, Manifest]) -> None:
-        """Check that the shards of a finished dataset are still there, by size.
+        """Check that the shards of a finished dataset are there, by size.
 
         Parameters
         ----------
@@ -161,17 +292,123 @@ class Destination:
         ------
         IntegrityError : one is missing or has another size.
         """
-        sizes = {item.name: item.size for item in self.store.list(self.prefix)}
+        sizes = self._names()
         for folder, manifest in manifests.items():
             for row in manifest.shards:
-                name = self.name(join(folder, row.name))
+                name = join(folder, row.name)
                 if sizes.get(name) != row.bytes:
                     found = f"has {sizes[name]} bytes" if name in sizes else "is missing"
                     raise IntegrityError(
                         f"a shard of the finished dataset {found}; its manifest says {row.bytes} bytes",
-                        url=self.store.url(name),
+                        url=self.store.url(self.name(name)),
                         hint="remove the manifest and write again",
                     )
+
+    def release(self) -> None:
+        """Remove the marks; the one that makes the prefix somebody's goes last."""
+        state = [item.name for item in self.store.list(self.name(_SHARDS))]
+        self.store.delete_many(state)
+        self.store.delete(self.name(_JOB))
+
+    def clear(self, job: Job, held: Held) -> None:
+        """Remove what an unfinished *job* of ours left: its shards and its splits' manifests, then its marks.
+
+        Of an update only the shards go that its state names. Else a job writes into the prefix and, for splits, into
+        folders right below it. A folder that has a mark, or a manifest of another job, has become somebody else's
+        since, and is left alone.
+        """
+        names = self._names()
+        if held.text is not None:
+            ours = {join(folder, row.name) for (folder, _), row in self._noted(names).items()}
+            ours -= {join(folder, row.name) for folder, part in held.parts.items() for row in part.shards}
+        else:
+            ours = set(self._fresh(names, lambda manifest, folder: manifest.job == job.id and manifest.split == folder))
+        self.store.delete_many([self.name(name) for name in sorted(ours)])
+        self.release()
+
+    def _fresh(self, names: Mapping[str, int], is_split: Callable[[Manifest, str], bool]) -> Iterator[str]:
+        """What a job without a manifest has written."""
+        folders: dict[str, list[str]] = {}
+        for relative in names:
+            folder, slash, name = relative.partition("/")
+            folders.setdefault(folder if slash else "", []).append(name or folder)
+        for folder, inside in folders.items():
+            ours = [name for name in inside if "/" not in name and _SHARD.fullmatch(name)]
+            if folder:
+                ours += [name for name in inside if name == MANIFEST]
+            if not folder or (ours and self._is_split(folder, inside, is_split)):
+                yield from (join(folder, name) for name in ours)
+
+    def _is_split(self, folder: str, names: Sequence[str], ours: Callable[[Manifest, str], bool]) -> bool:
+        if _JOB in names:
+            return False
+        text = self.store.read(self.name(join(folder, MANIFEST))) if MANIFEST in names else None
+        if text is None:
+            return True
+        try:
+            manifest = Manifest.loads(text, url=self.store.url(self.name(join(folder, MANIFEST))))
+        except IntegrityError:
+            return False
+        return ours(manifest, folder)
+
+    # --- tidying ---
+
+    def prune(self, *, dry_run: bool = False) -> list[str]:
+        """Delete the shards that the manifest does not name; their names in the store.
+
+        Raises
+        ------
+        NotFoundError : there is no manifest.
+        OccupiedError : a job is unfinished here: its shards are not named yet.
+        """
+        text, _ = self._manifest_now()
+        if text is None:
+            raise NotFoundError("there is no dataset here", url=self.url, hint="prune removes what a manifest left out")
+        if self.store.read(self.name(_JOB)) is not None:
+            raise OccupiedError(
+                "a job is unfinished here", url=self.url, hint="finish it, or give it up: atdata-cli abort DEST"
+            )
+        parts = self._parts(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))))
+        named = {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
+        folders = {"", *parts}
+        old = [
+            self.name(name)
+            for name in self._names()
+            if name.rpartition("/")[0] in folders and _SHARD.fullmatch(name) and name not in named
+        ]
+        if not dry_run:
+            self.store.delete_many(old)
+        return old
+
+    def abort(self, *, dry_run: bool = False) -> list[str]:
+        """Remove what a job that was given up left: shards that no manifest names, marks, unfinished uploads.
+
+        Returns
+        -------
+        The names in the store of what was removed.
+        """
+        names = self._names()
+        mark = self._mark()
+        text, _ = self._manifest_now()
+        gone: list[str] = []
+        if mark is not None:
+            job = mark.get("job")
+            if text is None:
+                gone = sorted(self._fresh(names, lambda manifest, folder: manifest.job == job))
+            else:
+                parts = self._parts(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))))
+                named = {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
+                gone = sorted({join(folder, row.name) for (folder, _), row in self._noted(names).items()} - named)
+        gone = [self.name(name) for name in gone]
+        if not dry_run:
+            self.store.delete_many(gone)
+            if mark is not None or any(name.startswith(f"{STATE}/") for name in names):
+                self.release()
+        leftovers = self.store.leftovers(self.prefix) if dry_run else self.store.clean(self.prefix)
+        return [*gone, *leftovers]
+
+
+_READS = 5
 
 
 def is_shard_name(name: str) -> bool:
@@ -179,15 +416,21 @@ def is_shard_name(name: str) -> bool:
     return _SHARD.fullmatch(name) is not None
 
 
-def _job_id(state: bytes) -> str | None:
+def _parsed(text: bytes | None) -> dict[str, Any] | None:
+    """A small JSON document of ours; empty if it is none; None if there is no text."""
+    if text is None:
+        return None
     import orjson  # json would raise RecursionError for what nests deeply
 
     try:
-        document = orjson.loads(state)
+        document = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return None
-    job = document.get("job") if isinstance(document, dict) else None
-    return job if isinstance(job, str) else None
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _differing(manifest: Manifest, job: Job) -> str:
+    return ", ".join(_differences(manifest.options, job.options)) or "the input has other names or sizes"
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

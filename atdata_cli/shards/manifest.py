@@ -15,7 +15,7 @@ from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.refs import MANIFEST
 from atdata_cli.shards.plan import check_split_name
 
-__all__ = ["FORMAT", "MANIFEST", "STATE", "VERSION", "Manifest", "ShardRow", "SplitRow"]
+__all__ = ["FORMAT", "MANIFEST", "STATE", "VERSION", "Manifest", "ShardRow", "SplitRow", "shard_row"]
 
 FORMAT = "atdata-manifest"
 VERSION = 1
@@ -81,6 +81,7 @@ class Manifest:
     rejected : inputs left out.
     job : identity of input and options, see ``atdata_cli.shards.job``.
     options : the options behind it that are not the default, to tell what differs.
+    replaced : names of shards beside it that an update left for readers of earlier manifests, until they are pruned.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Manifest:
     splits: Mapping[str, SplitRow] | None = None
     rejected: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    replaced: Sequence[str] = ()
 
     def dumps(self) -> builtins.bytes:
         """The file's content."""
@@ -106,6 +108,8 @@ class Manifest:
         for name in self.__dataclass_fields__:
             document[name] = getattr(self, name)
         document["shards"] = [asdict(row) for row in self.shards]
+        if not self.replaced:
+            del document["replaced"]
         if self.splits is None:
             del document["splits"]
         else:
@@ -149,9 +153,11 @@ class Manifest:
             if name in document and not (name in _NULLABLE and document[name] is None)
         }
         known = _typed(document, _REQUIRED | optional)
-        known["shards"] = tuple(_shard_row(row) for row in known.get("shards", ()))
+        known["shards"] = tuple(shard_row(row) for row in known.get("shards", ()))
         for entry in known.get("fields", {}).values():
             _check_field(entry)
+        if not all(isinstance(name, str) for name in known.get("replaced", ())):
+            raise ValueError(f'"replaced" is {_shown(known["replaced"])}')
         if "splits" in known:
             known["splits"] = {
                 _split_name(name): SplitRow(**_typed(row, _SPLIT_ROW)) for name, row in known["splits"].items()
@@ -160,7 +166,7 @@ class Manifest:
 
 
 _REQUIRED = {"name": str, "samples": int, "bytes": int, "payload": int, "encoding": str, "job": str}
-_OPTIONAL = {"shards": list, "fields": dict, "schema": dict, "rejected": int, "options": dict}
+_OPTIONAL = {"shards": list, "fields": dict, "schema": dict, "rejected": int, "options": dict, "replaced": list}
 _NULLABLE = {"compression": str, "split": str, "splits": dict}
 _SHARD_ROW = {"name": str, "samples": int, "bytes": int, "sha256": str, "first_key": str, "last_key": str}
 _SPLIT_ROW = {"manifest": str, "sha256": str, "samples": int, "bytes": int, "payload": int, "shards": int}
@@ -205,7 +211,13 @@ def _check_field(entry: Any) -> None:
         _check_field(entry["items"])
 
 
-def _shard_row(row: Any) -> ShardRow:
+def shard_row(row: Any) -> ShardRow:
+    """A shard's row as JSON has it; its name is safe to follow.
+
+    Raises
+    ------
+    ValueError : it is none.
+    """
     parsed = ShardRow(**_typed(row, _SHARD_ROW))
     # Names are relative to the manifest, in one folder: anything else would reach outside the dataset.
     unsafe = "/" in parsed.name or "\\" in parsed.name or parsed.name.startswith(".") or not parsed.name.isprintable()

@@ -6,7 +6,7 @@ The job is written once, over these protocols; ``atdata_cli.stores`` implements 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
@@ -108,5 +108,17 @@ class ShardStore(Protocol):
     def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
         """Replace a small object if it still is *version* (of :class:`ObjectInfo`); True if replaced."""
 
+    def put(self, name: str, data: bytes) -> None:
+        """Store or replace a small object, whole or not at all; it may be lost if the machine stops right after."""
+
     def delete(self, name: str) -> None:
         """Remove an object; no error if it is not there."""
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        """Remove objects."""
+
+    def leftovers(self, prefix: str) -> Sequence[str]:
+        """What interrupted writes left below a folder that nobody sees: temporary files, unfinished uploads."""
+
+    def clean(self, prefix: str) -> Sequence[str]:
+        """Remove :meth:`leftovers`; those of runs under way may be among them where the store cannot tell."""

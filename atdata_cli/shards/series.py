@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
-from posixpath import join
+from typing import Literal
 
+from atdata_cli.errors import DataError
 from atdata_cli.samples.codec import unpack_rows
 from atdata_cli.samples.schema import FieldStats, MemberStats, merge_stats, observe_rows
 from atdata_cli.samples.tar import archive_bytes
 from atdata_cli.shards.manifest import ShardRow
-from atdata_cli.shards.plan import Limits, shard_name
-from atdata_cli.shards.protocols import ShardStore
+from atdata_cli.shards.plan import Limits
+from atdata_cli.shards.protocols import ShardSink
 from atdata_cli.shards.stream import Pipeline, ShardStream, Stored
 from atdata_cli.shards.writer import TarCounter, TarWriter, member_bytes
 from atdata_cli.sources.base import Sample, Value, size_of
 
-__all__ = ["FinishedShard", "ShardWriter"]
+__all__ = ["FinishedShard", "ShardWriter", "Target"]
 
 # Packed samples that came as bytes are decoded for their statistics in batches of this many.
 _OBSERVE_BATCH = 1000
@@ -35,6 +36,8 @@ class FinishedShard:
     tar_bytes : size of the tar, before compression.
     packed : statistics of the fields of its msgpack samples; None if a sample is something else.
     members : statistics of its members, by field.
+    how : what became of it: ``stored`` by this run; ``kept`` as it was there; made, but not ``stored``, only
+        ``compared``; or its sizes ``counted``, for a plan.
     """
 
     row: ShardRow
@@ -42,11 +45,34 @@ class FinishedShard:
     tar_bytes: int
     packed: Mapping[str, FieldStats] | None
     members: Mapping[str, MemberStats]
+    how: Literal["stored", "kept", "compared", "counted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one shard goes.
+
+    Attributes
+    ----------
+    name : its file name.
+    sink : takes its bytes; None if they are not made, only counted.
+    stores : False if the sink keeps nothing.
+    known : the shard that is there; one of the same bytes is kept, with its name, and not stored.
+    made : the shard as an earlier pass over the same input made it: it is not made again.
+    note : called, in a thread, when it is stored.
+    """
+
+    name: str
+    sink: ShardSink | None = None
+    stores: bool = False
+    known: ShardRow | None = None
+    made: FinishedShard | None = None
+    note: Callable[[ShardRow], None] | None = None
 
 
 @dataclass(slots=True)
 class _OpenShard:
-    name: str
+    target: Target
     tar: TarWriter | TarCounter
     stream: ShardStream | None = None
     samples: int = 0
@@ -91,6 +117,45 @@ class _OpenShard:
         for fields, group in groupby(rows, tuple):  # foreign samples need not agree in their fields
             observe_rows(self.packed, fields, list(group))
 
+    def row(self, stored: Stored) -> ShardRow:
+        """Its row in the manifest."""
+        known = self.target.known
+        return ShardRow(
+            name=known.name if stored.kept and known is not None else self.target.name,
+            samples=self.samples,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            first_key=self.first_key,
+            last_key=self.last_key,
+        )
+
+    def finished(self, stored: Stored) -> FinishedShard:
+        """What became of it.
+
+        Raises
+        ------
+        DataError : it is not what an earlier pass over the same input made.
+        """
+        made, tar = self.target.made, self.tar
+        if made is not None:
+            same = (made.row.samples, made.row.first_key, made.row.last_key, made.payload) == (
+                self.samples,
+                self.first_key,
+                self.last_key,
+                tar.payload,
+            )
+            if not same or (stored.sha256 and not stored.kept):
+                raise DataError(
+                    "the input changed while it was read", hint="run the command again when nothing writes to it"
+                )
+            return made
+        how: Literal["stored", "kept", "compared", "counted"] = "stored" if self.target.stores else "compared"
+        if self.stream is None:
+            how = "counted"
+        elif stored.kept:
+            how = "kept"
+        return FinishedShard(self.row(stored), tar.payload, archive_bytes(tar.members), self.packed, self.members, how)
+
 
 class ShardWriter:
     """Writes samples one after another into ``PREFIX/shard-000000.tar``, ``…-000001.tar``, …
@@ -100,7 +165,7 @@ class ShardWriter:
 
     Parameters
     ----------
-    store, prefix : where the shards go; store None only counts, for a plan.
+    targets : given a shard's number, where it goes.
     limits : what ends a shard.
     pipeline : threads and buffers, shared by all series of a run.
     gzip : compress each shard.
@@ -109,16 +174,14 @@ class ShardWriter:
 
     def __init__(
         self,
-        store: ShardStore | None,
-        prefix: str,
+        targets: Callable[[int], Target],
         limits: Limits,
         pipeline: Pipeline,
         *,
         gzip: bool = False,
         on_shard: Callable[[FinishedShard], None] | None = None,
     ) -> None:
-        self._store = store
-        self._prefix = prefix
+        self._targets = targets
         self._limits = limits
         self._pipeline = pipeline
         self._gzip = gzip
@@ -177,8 +240,13 @@ class ShardWriter:
         self._index += 1
         if shard.stream is None:
             self._finished(shard, Stored(archive_bytes(shard.tar.members), ""))
-        else:
-            self._committing = shard, shard.stream.finish()
+            return
+
+        def note(stored: Stored) -> None:
+            if shard.target.note is not None:
+                shard.target.note(shard.row(stored))
+
+        self._committing = shard, shard.stream.finish(note)
 
     def close(self) -> list[FinishedShard]:
         """End the series; all shards are in the store when this returns."""
@@ -201,13 +269,14 @@ class ShardWriter:
 
     def _current(self) -> _OpenShard:
         if self._open is None:
-            name = shard_name(self._index, gzip=self._gzip)
-            if self._store is None:
-                self._open = _OpenShard(name, TarCounter())
+            target = self._targets(self._index)
+            if target.sink is None:
+                self._open = _OpenShard(target, TarCounter())
             else:
-                stream = ShardStream(self._store.create(join(self._prefix, name)), self._pipeline, gzip=self._gzip)
+                known = None if target.known is None else target.known.sha256
+                stream = ShardStream(target.sink, self._pipeline, gzip=self._gzip, known=known)
                 try:
-                    self._open = _OpenShard(name, TarWriter(stream), stream)
+                    self._open = _OpenShard(target, TarWriter(stream), stream)
                 except BaseException:  # an interrupt while it waits for a buffer
                     stream.abort()
                     raise
@@ -226,16 +295,7 @@ class ShardWriter:
         self._finished(shard, future.result())
 
     def _finished(self, shard: _OpenShard, stored: Stored) -> None:
-        row = ShardRow(
-            name=shard.name,
-            samples=shard.samples,
-            bytes=stored.bytes,
-            sha256=stored.sha256,
-            first_key=shard.first_key,
-            last_key=shard.last_key,
-        )
-        tar = shard.tar
-        done = FinishedShard(row, tar.payload, archive_bytes(tar.members), shard.packed, shard.members)
+        done = shard.finished(stored)
         self.finished.append(done)
         if self._on_shard is not None:
             self._on_shard(done)

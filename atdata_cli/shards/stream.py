@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,10 +36,12 @@ class Stored:
     ----------
     bytes : stored size.
     sha256 : of the stored bytes, hex.
+    kept : it was there already, and was not stored again.
     """
 
     bytes: int
     sha256: str
+    kept: bool = False
 
 
 class Pipeline:
@@ -87,10 +90,18 @@ class ShardStream:
     """One shard's bytes on their way to *sink*.
 
     Exactly one of :meth:`finish` and :meth:`abort` ends it.
+
+    Parameters
+    ----------
+    sink : where they go.
+    pipeline : threads and buffers.
+    gzip : compress them.
+    known : SHA-256 of the shard that is there already; if these bytes are the same, they are not committed.
     """
 
-    def __init__(self, sink: ShardSink, pipeline: Pipeline, *, gzip: bool = False) -> None:
+    def __init__(self, sink: ShardSink, pipeline: Pipeline, *, gzip: bool = False, known: str | None = None) -> None:
         self._sink = sink
+        self._known = known
         self._pipeline = pipeline
         self._hash = hashlib.sha256()
         self._bytes = 0
@@ -145,23 +156,33 @@ class ShardStream:
         self._bytes += len(chunk)
         self._sink.write(chunk)
 
-    def finish(self) -> Future[Stored]:
-        """Commit once all bytes have arrived; the result tells what is stored, or raises what went wrong."""
-        self._pipeline.ended()
-        return self._pipeline.committing.submit(self._commit)
+    def finish(self, note: Callable[[Stored], None]) -> Future[Stored]:
+        """Commit once all bytes have arrived; the result tells what is stored, or raises what went wrong.
 
-    def _commit(self) -> Stored:
+        Parameters
+        ----------
+        note : called, in a thread, after the commit.
+        """
+        self._pipeline.ended()
+        return self._pipeline.committing.submit(self._commit, note)
+
+    def _commit(self, note: Callable[[Stored], None]) -> Stored:
         try:
             self._drain()
             if self._failure is not None:
                 raise self._failure
             if self._deflate:
                 self._put(self._deflate.flush())
-            self._sink.commit()
+            stored = Stored(self._bytes, self._hash.hexdigest(), self._hash.hexdigest() == self._known)
+            if stored.kept:
+                self._sink.abort()
+            else:
+                self._sink.commit()
+                note(stored)
         except BaseException:
             self._sink.abort()
             raise
-        return Stored(self._bytes, self._hash.hexdigest())
+        return stored
 
     def abort(self) -> None:
         """Stop, and leave nothing in the store."""

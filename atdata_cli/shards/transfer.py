@@ -26,7 +26,7 @@ __all__ = ["CHUNK", "JOBS", "ShardReader", "TransferProgress", "copy_shards", "i
 
 CHUNK = 1 << 20
 JOBS = 4
-"""Shards under way at once. Each takes up to 25 MB: a part of an upload that fills, and what is read ahead."""
+"""Shards under way at once. Each takes the part of an upload that fills, and 6 MB that are read ahead."""
 
 # Seconds before a read that broke is taken up again; it starts over with every byte that arrives.
 _DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0)

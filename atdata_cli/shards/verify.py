@@ -320,6 +320,8 @@ def _exists(files: Files, url: str) -> bool:
 def _unknown_shards(located: Located, files: Files) -> list[Problem]:
     """Shards in the dataset's folders that no manifest names."""
     known = {folder + row.name for folder, part in located.parts.items() for row in part.shards}
+    known |= {folder + name for folder, part in located.parts.items() for name in part.replaced}
+    known.update(located.manifest.replaced if located.manifest is not None else ())
     folders = {"", *located.parts}
     problems = []
     try:

@@ -7,26 +7,39 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from posixpath import join
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from atdata_cli.errors import AtdataError, NotFoundError, OccupiedError, TemporaryError, UsageError
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError, UsageError
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, merge_stats
-from atdata_cli.shards.destination import Destination
+from atdata_cli.shards.destination import Destination, Held, Place
 from atdata_cli.shards.encode import NewFields
-from atdata_cli.shards.feed import Feed, Progress, Rejects, RowFeed, make_feed
+from atdata_cli.shards.feed import Feed, Progress, Rejects, RowFeed, SampleFeed, make_feed
 from atdata_cli.shards.job import Job, WriteOptions
 from atdata_cli.shards.manifest import MANIFEST, Manifest, ShardRow, SplitRow
 from atdata_cli.shards.plan import MAX_SPLITS, Limits, even_limits
-from atdata_cli.shards.protocols import ObjectInfo, ShardSink, ShardStore
-from atdata_cli.shards.series import FinishedShard, ShardWriter
+from atdata_cli.shards.protocols import ShardStore
+from atdata_cli.shards.series import FinishedShard, ShardWriter, Target
 from atdata_cli.shards.stream import Pipeline
+from atdata_cli.shards.targets import Compared, Counted, Stored, Targets
 from atdata_cli.sources.base import Source
 
 __all__ = ["WriteResult", "write", "write_dataset"]
 
 Status = Literal["written", "unchanged", "planned"]
+IfExists = Literal["resume", "update", "fail"]
 Finished = Mapping[str | None, Sequence[FinishedShard]]
+
+
+class Seen(Protocol):
+    """What this machine remembers of the inputs of datasets."""
+
+    def are_those_of(self, manifest: bytes, /) -> bool:
+        """Whether the dataset with this manifest was surely made from the inputs of now."""
+
+    def remember(self, manifest: bytes, /) -> None:
+        """Keep that it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class WriteResult:
     tar_bytes : size of all tars before compression.
     limit : the option that ended shards, or None if all samples went into one.
     warnings : what a person would want to know.
+    stored : the shards that this run has stored; the others were there already.
     """
 
     status: Status
@@ -51,6 +65,7 @@ class WriteResult:
     tar_bytes: int
     limit: str | None = None
     warnings: Sequence[str] = ()
+    stored: Sequence[ShardRow] = ()
 
     def shards(self) -> Iterator[tuple[str, ShardRow]]:
         """Each shard's name in the store and its row, in order."""
@@ -59,46 +74,33 @@ class WriteResult:
                 yield join(self.prefix, folder, row.name), row
 
 
-class _Unstored:
-    """Stands in for a store where shards are made to be compared: takes the bytes, keeps none."""
-
-    atomic = True
-    writable = True
-
-    def __init__(self, store: ShardStore) -> None:
-        self.url = store.url
-
-    def create(self, name: str) -> ShardSink:
-        return _UnstoredSink()
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return iter(())
-
-
-class _UnstoredSink:
-    def write(self, chunk: object) -> None:
-        """Nothing is kept."""
-
-    def commit(self) -> None:
-        """Nothing was kept."""
-
-    def abort(self) -> None:
-        """Nothing was kept."""
-
-
 @dataclass
 class _Run:
-    """One pass, with all that it needs."""
+    """One run, with all that its passes over the input need."""
 
     feed: Feed
     destination: Destination
+    held: Held
     job: Job
     options: WriteOptions
     progress: Progress
     finished: dict[str | None, ShardWriter] = field(default_factory=dict)
+    begun: bool = False
+    protected: bool = True
 
-    def attempt(self, store: ShardStore | None) -> Finished:
-        """Feed all samples into the shards of *store*; None only counts.
+    @property
+    def gzip(self) -> bool:
+        """Whether shards are compressed."""
+        return self.options.compress == "gz"
+
+    def begin(self) -> None:
+        """Mark the destination as this job's, once."""
+        if not self.begun:
+            self.protected = self.destination.begin(self.job, self.held)
+            self.begun = True
+
+    def attempt(self, targets: Targets) -> Finished:
+        """Feed all samples into the shards that *targets* gives.
 
         Raises
         ------
@@ -106,6 +108,7 @@ class _Run:
         """
         limits = self._limits()
         self.finished = {}
+        self.progress.shards = self.progress.bytes = 0
         with Pipeline() as pipeline:
 
             def writer_of(split: str | None) -> ShardWriter:
@@ -116,11 +119,10 @@ class _Run:
                             f"there are more than {MAX_SPLITS} splits", hint="split by a field that has few values"
                         )
                     writer = self.finished[split] = ShardWriter(
-                        store,
-                        join(self.destination.prefix, split or ""),
+                        partial(targets, split or ""),
                         limits.get(split) or self.feed.limits(),
                         pipeline,
-                        gzip=self.options.compress == "gz",
+                        gzip=self.gzip,
                         on_shard=self._on_shard,
                     )
                 return writer
@@ -142,9 +144,16 @@ class _Run:
                         writer.abort()
                 raise
 
+    def again(self) -> None:
+        """Go back to the beginning of the input."""
+        self.feed.rejects.restart()
+        self.progress.samples = 0
+        self.feed.prepare()
+
     def _on_shard(self, shard: FinishedShard) -> None:
         self.progress.shards += 1
-        self.progress.bytes += shard.row.bytes
+        if shard.how == "stored":
+            self.progress.bytes += shard.row.bytes
 
     def _limits(self) -> Mapping[str | None, Limits]:
         if not self.options.even:
@@ -173,28 +182,25 @@ class _Run:
             counted = source.count()
             if counted is not None:
                 return {None: counted}
-        counting = _Counting(self.feed)
+        counting = _Counting()
         self.feed.run(counting.writer_of)
         if self.feed.rejects.failing:
             raise self.feed.rejects.error()
-        self.feed.rejects.restart()
-        self.feed.progress.samples = 0
-        self.feed.prepare()
+        self.again()
         return counting.totals()
 
 
 class _Counting:
     """Writers that only count."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._limits = Limits(max_count=None, max_bytes=None)
-        self._feed = feed
+    def __init__(self) -> None:
         self._writers: dict[str | None, ShardWriter] = {}
 
     def writer_of(self, split: str | None) -> ShardWriter:
         """The counter of a split."""
         if split not in self._writers:
-            self._writers[split] = ShardWriter(None, "", self._limits, Pipeline())
+            limits = Limits(max_count=None, max_bytes=None)
+            self._writers[split] = ShardWriter(lambda _: Target(""), limits, Pipeline())
         return self._writers[split]
 
     def totals(self) -> Mapping[str | None, int]:
@@ -210,8 +216,9 @@ def write(
     *,
     rejects: Rejects | None = None,
     progress: Progress | None = None,
-    if_exists: Literal["resume", "fail"] = "resume",
+    if_exists: IfExists = "resume",
     dry_run: bool = False,
+    seen: Seen | None = None,
 ) -> WriteResult:
     """Write a dataset under *prefix*: all its shards, then its manifest.
 
@@ -222,9 +229,11 @@ def write(
     options : how.
     rejects : collects what cannot be a sample; by default nothing may be rejected.
     progress : is kept up to date while the run goes on.
-    if_exists : ``resume`` leaves the same finished dataset as it is and starts an unfinished one over; ``fail``
-        refuses both.
+    if_exists : what to do if the prefix holds something. ``resume`` leaves the same finished dataset as it is, goes on
+        with an unfinished one and refuses anything else; ``update`` replaces what changed of another dataset;
+        ``fail`` refuses everything.
     dry_run : plan only; nothing is stored.
+    seen : may know, without reading it, that the input is what the dataset there was made from.
 
     Raises
     ------
@@ -241,56 +250,134 @@ def write(
     feed = make_feed(source, options, rejects=rejects, progress=progress)
     destination = Destination(store, prefix)
     job = Job.of(source.inputs, options)
-    held, text = destination.survey(job)
-    if held != "nothing" and if_exists == "fail":
-        raise OccupiedError(
-            f"it holds the same dataset, {held}", url=destination.url, hint="leave out --if-exists fail"
-        )
-    checked = feed.prepare()
-    if rejects.failing:
-        raise rejects.error()
-    run = _Run(feed, destination, job, options, progress)
-    if text is not None:
-        progress.activity = "comparing"
-        result = _result(run, _repeat(run, _Unstored(store)), "unchanged", checked.warnings)  # type: ignore[arg-type]
-        return _compared(run, result, text)
-    if dry_run:
-        progress.activity = "planning"
-        return _result(run, _repeat(run, None), "planned", checked.warnings)
-    if held == "unfinished":
-        destination.clear(job)
-    destination.begin(job)
-    return _stored(run, checked.warnings)
-
-
-def _stored(run: _Run, warnings: Sequence[str]) -> WriteResult:
-    try:
-        result = _result(run, _repeat(run, run.destination.store), "written", warnings)
-        for folder, manifest in result.parts.items():
-            if folder:
-                run.destination.publish(join(folder, MANIFEST), manifest)
-        run.destination.publish(MANIFEST, result.manifest)
-    except AtdataError as error:
-        # What a later run can finish stays, marked as unfinished; after anything else nothing does.
-        if not isinstance(error, TemporaryError | OccupiedError):
-            with suppress(AtdataError):  # the first error is the one to tell
-                run.destination.clear(run.job)
-        raise
-    run.destination.release()
+    held = destination.survey(job)
+    if held.kind != "nothing" and if_exists == "fail":
+        what = "another dataset" if held.kind == "other" else f"the same dataset, {held.kind}"
+        raise OccupiedError(f"it holds {what}", url=destination.url, hint="leave out --if-exists fail")
+    if held.kind == "other" and if_exists != "update":
+        raise destination.refusal(held)
+    if held.kind == "finished" and held.root and held.text and seen is not None and seen.are_those_of(held.text):
+        destination.check_complete(held.parts)
+        return WriteResult("unchanged", prefix, held.root, held.parts, held.root.bytes)
+    result = _write(source, destination, job, held, feed, if_exists=if_exists, dry_run=dry_run)
+    if seen is not None and result.status != "planned":
+        seen.remember(result.manifest.dumps())
     return result
 
 
-def _repeat(run: _Run, store: ShardStore | None) -> Finished:
+def _write(
+    source: Source, destination: Destination, job: Job, held: Held, feed: Feed, *, if_exists: IfExists, dry_run: bool
+) -> WriteResult:
+    """:func:`write`, now that it is known what the prefix holds."""
+    rejects, progress = feed.rejects, feed.progress
+    checked = feed.prepare()
+    if rejects.failing:
+        raise rejects.error()
+    run = _Run(feed, destination, held, job, feed.options, progress)
+    if held.kind in ("finished", "other") and (if_exists != "update" or source.rewindable or dry_run):
+        return _over_finished(run, checked.warnings, update=if_exists == "update", dry_run=dry_run)
+    if dry_run:
+        progress.activity = "planning"
+        finished = _repeat(run, Counted(destination, job, held, gzip=run.gzip))
+        return _result(run, finished, "planned", checked.warnings)
+    return _stored(run, checked.warnings, spool=not source.rewindable)
+
+
+def _over_finished(run: _Run, warnings: Sequence[str], *, update: bool, dry_run: bool) -> WriteResult:
+    """A run over a finished dataset: makes all shards without storing any, and tells whether anything changed."""
+    run.progress.activity = "comparing"
+    finished = _repeat(run, Compared(run.destination, run.job, run.held, gzip=run.gzip))
+    result = _result(run, finished, "unchanged", warnings)
+    if result.manifest.dumps() == run.held.text:
+        run.destination.check_complete(result.parts)
+        return result
+    if not update:
+        raise _other_data(run, result)
+    if dry_run:
+        return dataclasses.replace(result, status="planned")
+    run.progress.activity = "updating"
+    run.again()
+    return _stored(run, warnings, made=_by_place(finished))
+
+
+def _by_place(finished: Finished) -> dict[Place, FinishedShard]:
+    return {(split or "", index): shard for split, series in finished.items() for index, shard in enumerate(series)}
+
+
+def _stored(
+    run: _Run,
+    warnings: Sequence[str],
+    *,
+    made: Mapping[Place, FinishedShard] | None = None,
+    spool: bool = False,
+) -> WriteResult:
+    """The passes that store: shards, then the manifests; the marks go last."""
+    destination = run.destination
+    if run.held.kind in ("nothing", "unfinished") or made is not None:
+        run.begin()  # a stream over a dataset may turn out to change nothing: then nothing is marked
+    try:
+        finished = _repeat(run, _targets(run, made=made, spool=spool))
+        if any(shard.how == "compared" for shard in _by_place(finished).values()):
+            # Shards that an earlier run has finished are others by now: the input changed.
+            run.again()
+            finished = _repeat(run, _targets(run, made=_by_place(finished)))
+        result = _result(run, finished, "written", warnings)
+        if result.manifest.dumps() == run.held.text and not run.begun:
+            destination.check_complete(result.parts)
+            return dataclasses.replace(result, status="unchanged")
+        run.begin()
+        _check_undisturbed(run, result)
+        _publish(run, result)
+    except AtdataError as error:
+        # What a later run can finish stays, marked as unfinished; after anything else nothing does.
+        if run.begun and not isinstance(error, TemporaryError | OccupiedError):
+            with suppress(AtdataError):  # the first error is the one to tell
+                destination.clear(run.job, run.held)
+        raise
+    destination.release()
+    return result
+
+
+def _check_undisturbed(run: _Run, result: WriteResult) -> None:
+    """A run of the same job that failed, or ``abort``, may have removed what this one relied on."""
+    try:
+        run.destination.check_complete(result.parts)
+    except IntegrityError as error:
+        raise TemporaryError(
+            f"another run removed what this one wrote: {error.message}",
+            url=error.url,
+            hint="run the command again when no other writes here",
+        ) from error
+
+
+def _targets(run: _Run, *, made: Mapping[Place, FinishedShard] | None, spool: bool = False) -> Stored:
+    count = isinstance(run.feed, SampleFeed)  # sizes tell where shards end; rows must be encoded
+    return Stored(
+        run.destination, run.job, run.held, gzip=run.gzip, made=made, spool=spool, count=count, begin=run.begin
+    )
+
+
+def _publish(run: _Run, result: WriteResult) -> None:
+    """Put the manifests, the root last: from then on the dataset is there, and is the new one."""
+    destination = run.destination
+    for folder, manifest in result.parts.items():
+        if folder:
+            name = join(folder, MANIFEST)
+            over = destination.version(name) if run.held.text is not None else None
+            destination.publish(name, manifest, over=over)
+    destination.publish(MANIFEST, result.manifest, over=run.held.version)
+
+
+def _repeat(run: _Run, targets: Targets) -> Finished:
     """One pass; a second one if fields turned up that the first rows did not have."""
     try:
-        return run.attempt(store)
+        return run.attempt(targets)
     except NewFields as more:
         feed = run.feed
         assert isinstance(feed, RowFeed)
-        run.progress.shards = run.progress.bytes = 0
         feed.learn(more.names)
         feed.prepare()
-        return run.attempt(store)
+        return run.attempt(targets)
 
 
 def _result(run: _Run, finished: Finished, status: Status, warnings: Sequence[str]) -> WriteResult:
@@ -306,6 +393,7 @@ def _result(run: _Run, finished: Finished, status: Status, warnings: Sequence[st
         tar_bytes=sum(shard.tar_bytes for shard in shards),
         limit=_limit(run, finished),
         warnings=[*warnings, *_doubts(run, finished)],
+        stored=[shard.row for shard in shards if shard.how == "stored"],
     )
 
 
@@ -326,6 +414,8 @@ def _limit(run: _Run, finished: Finished) -> str | None:
 
 
 def _doubts(run: _Run, finished: Finished) -> Iterator[str]:
+    if not run.protected:
+        yield "this store ignores the condition that keeps runs apart: let no two write here at the same time"
     for split, series in finished.items():
         if not series and len(finished) > 1:
             yield f"the split {split!r} has no samples"
@@ -339,17 +429,19 @@ def _doubts(run: _Run, finished: Finished) -> Iterator[str]:
 
 def _manifest(run: _Run, series: Sequence[FinishedShard], split: str | None) -> Manifest:
     described = _described(run, series)
+    rows = tuple(shard.row for shard in series)
     return Manifest(
         name=run.options.name,
         samples=sum(shard.row.samples for shard in series),
         bytes=sum(shard.row.bytes for shard in series),
         payload=sum(shard.payload for shard in series),
-        shards=tuple(shard.row for shard in series),
+        shards=rows,
         compression=run.options.compress,
         split=split,
         rejected=0 if split is not None else run.feed.rejects.count,
         job=run.job.id,
         options=run.job.options,
+        replaced=run.held.replaced(split or "", rows),
         **described,
     )
 
@@ -387,19 +479,17 @@ def _root(run: _Run, parts: Mapping[str, Manifest], shards: Sequence[FinishedSha
         for split, manifest in parts.items()
     }
     whole = _manifest(run, shards, None)
-    return dataclasses.replace(whole, shards=(), splits=rows)
+    return dataclasses.replace(whole, shards=(), splits=rows, replaced=run.held.replaced("", ()))
 
 
-def _compared(run: _Run, result: WriteResult, text: bytes) -> WriteResult:
-    if result.manifest.dumps() == text:
-        run.destination.check_complete(result.parts)
-        return result
-    there = Manifest.loads(text, url=run.destination.url)
-    raise OccupiedError(
-        f"it holds the dataset {there.name!r} made from other data of the same names and sizes: "
-        f"{there.samples} samples there, {result.manifest.samples} here",
+def _other_data(run: _Run, result: WriteResult) -> OccupiedError:
+    there = run.held.parts
+    samples = sum(part.samples for part in there.values())
+    return OccupiedError(
+        f"it holds the dataset {next(iter(there.values())).name!r} made from other data of the same names and sizes: "
+        f"{samples} samples there, {result.manifest.samples} here",
         url=run.destination.url,
-        hint="nothing was changed; choose another DEST, or remove what is there",
+        hint="nothing was changed; choose another DEST, or replace what changed with --if-exists update",
     )
 
 

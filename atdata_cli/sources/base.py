@@ -171,11 +171,14 @@ class FileInfo:
     url : how to open it.
     kind : ``other`` is a device, pipe or socket.
     size : bytes, or None where it is not known without reading.
+    version : what changes when the content does: ``MTIME:…`` in nanoseconds of a local file, else an ETag; None where
+        nothing does.
     """
 
     url: str
     kind: Literal["file", "folder", "other"]
     size: int | None = None
+    version: str | None = None
 
 
 class Files(Protocol):

@@ -143,3 +143,22 @@ class StoreBase(ABC):
 
     @abstractmethod
     def delete(self, name: str) -> None: ...  # noqa: D102
+
+    def put(self, name: str, data: bytes) -> None:  # noqa: D102
+        sink = self.create(name)
+        try:
+            sink.write(data)
+            sink.commit()
+        except BaseException:
+            sink.abort()
+            raise
+
+    def delete_many(self, names: Sequence[str]) -> None:  # noqa: D102
+        for name in names:
+            self.delete(name)
+
+    def leftovers(self, prefix: str) -> Sequence[str]:  # noqa: D102
+        return []
+
+    def clean(self, prefix: str) -> Sequence[str]:  # noqa: D102
+        return []

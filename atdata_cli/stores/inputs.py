@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol, cast
 
 from atdata_cli.errors import NotFoundError, UsageError, from_os_error
@@ -50,6 +50,10 @@ class StoreFiles:
     ----------
     options : how to reach stores.
     reached : those that are reached otherwise, see :meth:`reach`.
+
+    Attributes
+    ----------
+    told : told of every place that :meth:`info` and :meth:`walk` give, if anybody wants to know.
     """
 
     def __init__(self, options: StoreOptions | None = None, reached: Mapping[str, StoreOptions] | None = None) -> None:
@@ -57,6 +61,7 @@ class StoreFiles:
         self._local = _Local()
         self._places: dict[str, _Place] = {}  # by scheme and host or bucket: connecting is slow
         self._reached: dict[str, StoreOptions] = dict(reached or {})
+        self.told: Callable[[FileInfo], None] | None = None
 
     def __reduce__(self) -> tuple[type[StoreFiles], tuple[StoreOptions, Mapping[str, StoreOptions]]]:
         return type(self), (self.options, self._reached)  # a worker process connects for itself
@@ -79,7 +84,10 @@ class StoreFiles:
 
     def info(self, url: str) -> FileInfo | None:
         """What *url* is, or None if there is nothing. Standard input is ``other``."""
-        return FileInfo(url, "other") if url == "-" else self._place(url).info(url)
+        info = FileInfo(url, "other") if url == "-" else self._place(url).info(url)
+        if info is not None and self.told is not None:
+            self.told(info)
+        return info
 
     def walk(self, url: str) -> Iterator[tuple[str, FileInfo]]:
         """Everything below a folder except hidden files and folders, in no order.
@@ -89,7 +97,16 @@ class StoreFiles:
         AtdataError : also for a folder within it that cannot be read, so that no data is missing without a
             word.
         """
-        return self._place(url).walk(url)
+        found = self._place(url).walk(url)
+        return found if self.told is None else self._telling(found, self.told)
+
+    @staticmethod
+    def _telling(
+        found: Iterator[tuple[str, FileInfo]], told: Callable[[FileInfo], None]
+    ) -> Iterator[tuple[str, FileInfo]]:
+        for name, info in found:
+            told(info)
+            yield name, info
 
     def hidden(self) -> int:
         """How many hidden files and folders :meth:`walk` has passed over so far; one for a whole folder."""
@@ -156,7 +173,7 @@ class _Local:
             raise from_os_error(error, url, doing="read") from error
         if stat.S_ISDIR(found.st_mode):
             return FileInfo(url, "folder")
-        return FileInfo(url, "file", found.st_size) if stat.S_ISREG(found.st_mode) else FileInfo(url, "other")
+        return _file_info(url, found) if stat.S_ISREG(found.st_mode) else FileInfo(url, "other")
 
     def walk(self, url: str) -> Iterator[tuple[str, FileInfo]]:
         waiting: list[tuple[str, str, _Ancestors]] = [("", _checked(local_path(url)) or ".", frozenset())]
@@ -175,7 +192,7 @@ class _Local:
                             continue
                         kind = entry_kind(entry)
                         if kind == "file":
-                            yield prefix + name, FileInfo(entry.path, "file", entry.stat().st_size)
+                            yield prefix + name, _file_info(entry.path, entry.stat())
                         elif kind == "folder":
                             waiting.append((f"{prefix}{name}/", entry.path, below))
                         else:
@@ -218,6 +235,12 @@ class _Local:
             return open(path, "rb", buffering=_BUFFER)
         except OSError as error:
             raise from_os_error(error, url, doing="read") from error
+
+
+def _file_info(path: str, found: os.stat_result) -> FileInfo:
+    # The time of the last change of the inode, unlike that of the content, cannot be set back.
+    version = f"{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
+    return FileInfo(path, "file", found.st_size, version)
 
 
 def _checked(path: str) -> str:
@@ -296,7 +319,7 @@ class _Remote:
                 return None
         if found["type"] == "directory":
             return FileInfo(url, "folder")
-        return FileInfo(url, "file" if found["type"] == "file" else "other", found.get("size"))
+        return FileInfo(url, "file" if found["type"] == "file" else "other", found.get("size"), found.get("ETag"))
 
     def walk(self, url: str) -> Iterator[tuple[str, FileInfo]]:
         from atdata_cli.stores.filesystem import find
@@ -318,7 +341,7 @@ class _Remote:
                     hidden.add(concealed)
                     self.hidden += 1
                 continue
-            yield relative, FileInfo(self._store.url(name), "file", found.get("size"))
+            yield relative, FileInfo(self._store.url(name), "file", found.get("size"), found.get("ETag"))
 
     def glob(self, pattern: str) -> list[str]:
         from atdata_cli.stores.filesystem import fs_errors

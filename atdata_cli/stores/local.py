@@ -198,6 +198,16 @@ class LocalStore(StoreBase):
                 sink.abort()
             return True
 
+    def put(self, name: str, data: bytes) -> None:
+        """Store or replace a small file; nothing waits for the disk."""
+        sink = LocalSink(self, name)
+        try:
+            sink.write(data)
+            sink.commit(durable=False)
+        except BaseException:
+            sink.abort()
+            raise
+
     def delete(self, name: str) -> None:
         """Remove a file, and folders that it leaves empty if this store made them or they held our state."""
         path = self._path(name)
@@ -326,14 +336,16 @@ class LocalSink:
                 os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
             os.fsync(self._descriptor)
 
-    def commit(self) -> None:
-        """Give the file its name; durable when this returns."""
-        self.finish()
+    def commit(self, *, durable: bool = True) -> None:
+        """Give the file its name; durable when this returns, unless that does not matter."""
+        if durable:
+            self.finish()
         with _os_errors(self._path, "write to"):
             os.replace(self.temporary, self._path)
             self._committed = True
             self._close()  # not earlier: its lock tells `clean` that the temporary file is in use
-            _sync_folder(self._path)
+            if durable:
+                _sync_folder(self._path)
 
     def abort(self) -> None:
         """Remove the temporary file, and folders that were made for it and are empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import threading
@@ -30,6 +31,7 @@ READ_AHEAD = 4 * MIB
 SMALL_OBJECT = 256 * MIB
 LONGEST_URL = 7 * 24 * 3600  # SigV4's limit
 CONFLICT_ATTEMPTS = 8
+DELETED_AT_ONCE = 1000
 
 _Answer = tuple[dict[str, Any], bytes]
 
@@ -457,6 +459,39 @@ class S3DataStore(StoreBase):
             except OSError as error:
                 if error_code(error) != "NoSuchKey":
                     raise
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        """Remove objects, up to 1,000 a request."""
+        for start in range(0, len(names), DELETED_AT_ONCE):
+            rows = [{"Key": name} for name in names[start : start + DELETED_AT_ONCE]]
+            with translated(self.url(names[start]), doing="delete"):
+                answer = self._call("delete_objects", Bucket=self.bucket, Delete={"Objects": rows, "Quiet": True})
+            for failed in answer.get("Errors", ()):
+                if failed.get("Code") != "NoSuchKey":
+                    self.delete(failed["Key"])  # says what is wrong, or succeeds
+
+    def leftovers(self, prefix: str) -> builtins.list[str]:
+        """Keys of multipart uploads that were begun below a folder and neither finished nor aborted."""
+        return [row["Key"] for row in self._unfinished(prefix)]
+
+    def clean(self, prefix: str) -> builtins.list[str]:
+        """Abort :meth:`leftovers`; a server cannot tell whether somebody still writes them."""
+        rows = [*self._unfinished(prefix)]
+        for row in rows:
+            with translated(self.url(row["Key"]), doing="abort the upload to"), suppress(FileNotFoundError):
+                self._call("abort_multipart_upload", Bucket=self.bucket, Key=row["Key"], UploadId=row["UploadId"])
+        return [row["Key"] for row in rows]
+
+    def _unfinished(self, prefix: str) -> Iterator[dict[str, Any]]:
+        folder = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        more: dict[str, str] = {}
+        while True:
+            with translated(self.url(folder), doing="list the uploads of"):
+                page = self._call("list_multipart_uploads", Bucket=self.bucket, Prefix=folder, **more)
+            yield from (row for row in page.get("Uploads", []) if row["Key"].startswith(folder))
+            if not page.get("IsTruncated"):
+                return
+            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def read_range(self, info: ObjectInfo, at: int, count: int) -> bytes:
         """*count* bytes from *at* on of the object that *info* describes; fails if it was replaced since."""

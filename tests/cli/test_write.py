@@ -338,6 +338,8 @@ def test_dry_run_plans_and_writes_nothing(cli, rows_file, photos, tmp_path):
         for document in (planned := plan.document, written := real.document):
             for shard in document["shards"]:
                 shard.pop("sha256")
+        assert planned.pop("uploaded") == {"shards": 0, "bytes": 0}
+        assert written.pop("uploaded")["bytes"] == written["bytes"]
         assert planned.pop("status") == "planned"
         assert written.pop("status") == "written"
         assert planned == written

@@ -148,7 +148,9 @@ def test_a_signal_in_the_middle_of_a_shard(tmp_path, sent):
     left = everything(tmp_path / "out")
     assert "manifest.json" not in left
     assert not [name for name in left if ".part" in name]
-    for name in left - {".atdata", ".atdata/job.json"}:
+    for name in left:
+        if name.startswith(".atdata"):
+            continue
         # Shards that were finished are whole.
         assert subprocess.run(["tar", "tf", tmp_path / "out" / name], capture_output=True, check=False).returncode == 0
 

@@ -94,10 +94,10 @@ class Spy:
         self.opened.append(name.rpartition("/")[2])
         return self._store.open(name)
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
+    def put(self, name: str, data: bytes) -> None:
         if self._lose_states and "/.atdata/shards/" in name:
             raise TemporaryError("the server is overloaded", url=self._store.url(name))
-        return self._store.put_if_absent(name, data)
+        self._store.put(name, data)
 
 
 def spied(dest: str, **faults: object) -> Spy:

@@ -174,7 +174,8 @@ def test_signals_leave_finished_shards_whole(cli, store, s3_server, s3_env, tmp_
     left = objects(store, "broken")
     assert cli("write", "-", f"s3://{store.bucket}/whole", *arguments, stdin=BLOCK * 14, env=s3_env).code == 0
     whole = objects(store, "whole")
-    assert left.keys() == {".atdata/job.json", "shard-000000.tar", "shard-000001.tar"}
+    state = {".atdata/job.json", ".atdata/shards/000000.json", ".atdata/shards/000001.json"}
+    assert left.keys() == {*state, "shard-000000.tar", "shard-000001.tar"}
     assert all(left[name] == whole[name] for name in left if name.endswith(".tar"))
     cli("write", f"s3://{store.bucket}/broken", "copy", env=s3_env).failed(6, "unfinished")
     assert cli("write", "-", f"s3://{store.bucket}/broken", *arguments, stdin=BLOCK * 14, env=s3_env).code == 0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
-from atdata_cli.shards.destination import Destination
+from atdata_cli.errors import IntegrityError, OccupiedError
+from atdata_cli.shards.destination import Destination, Held
 from atdata_cli.shards.job import Job, WriteOptions
 from atdata_cli.shards.manifest import Manifest, ShardRow
 from atdata_cli.shards.write import write
@@ -57,22 +57,37 @@ def mark(job):
 
 
 def test_nothing(there):
-    assert there.survey(JOB) == ("nothing", None)
+    assert there.survey(JOB).kind == "nothing"
     put(there, "README.md")
-    assert there.survey(JOB) == ("nothing", None)
+    assert there.survey(JOB).kind == "nothing"
 
 
 def test_its_own_job_finished_and_unfinished(there):
     put(there, ".atdata/job.json", mark(JOB))
-    assert there.survey(JOB) == ("unfinished", None)
+    assert there.survey(JOB).kind == "unfinished"
     put(there, "manifest.json", manifest(JOB))
-    assert there.survey(JOB) == ("finished", manifest(JOB))
+    held = there.survey(JOB)
+    assert (held.kind, held.text) == ("finished", manifest(JOB))
+
+
+def test_another_jobs_dataset_can_be_updated(there):
+    put(there, "manifest.json", manifest(OTHER))
+    held = there.survey(JOB)
+    assert (held.kind, held.differs) == (
+        "other",
+        '--max-count 5 there, default here, --name "other" there, "mine" here',
+    )
+    assert there.begin(JOB, held)
+    assert there.survey(JOB).kind == "unfinished"
+    with pytest.raises(OccupiedError, match="another job's unfinished"):
+        there.survey(Job.of([], WriteOptions(name="third")))
+    # A run of the old job has nothing to do, whatever is going on.
+    assert there.survey(OTHER).kind == "finished"
 
 
 @pytest.mark.parametrize(
     ("name", "data", "error", "words"),
     [
-        ("manifest.json", manifest(OTHER), OccupiedError, "--max-count 5 there, default here"),
         ("manifest.json", b"{}", IntegrityError, "no dataset manifest"),
         (".atdata/job.json", mark(OTHER), OccupiedError, "another job's unfinished"),
         (".atdata/job.json", b"", OccupiedError, "unfinished"),
@@ -94,12 +109,15 @@ def test_anything_else_is_refused_and_stays(there, name, data, error, words):
     assert names(there) == [name]
 
 
-def test_only_one_run_begins(there):
-    there.begin(JOB)
-    with pytest.raises(TemporaryError, match="another run"):
-        there.begin(JOB)
+def test_runs_of_one_job_begin_together_and_others_wait(there):
+    nothing = there.survey(JOB)
+    assert there.begin(JOB, nothing)
+    assert there.begin(JOB, nothing)
+    with pytest.raises(OccupiedError, match="another job's unfinished dataset: --max-count default there, 5 here"):
+        there.begin(OTHER, nothing)
     there.release()
-    there.begin(JOB)
+    assert names(there) == []
+    assert there.begin(OTHER, nothing)
 
 
 def test_clearing_removes_what_the_job_wrote_and_nothing_else(there):
@@ -125,7 +143,7 @@ def test_clearing_removes_what_the_job_wrote_and_nothing_else(there):
     }
     for name, data in others.items():
         put(there, name, data)
-    there.clear(JOB)
+    there.clear(JOB, Held("unfinished"))
     assert names(there) == sorted(others)
 
 
@@ -134,7 +152,7 @@ def test_a_neighbour_with_a_longer_name_is_not_ours(tmp_path):
     for destination in (here, neighbour):
         put(destination, "shard-000000.tar")
         put(destination, ".atdata/job.json", mark(JOB))
-    here.clear(JOB)
+    here.clear(JOB, Held("unfinished"))
     assert names(neighbour) == [".atdata/job.json", "shard-000000.tar"]
 
 

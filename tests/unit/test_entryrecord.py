@@ -71,8 +71,8 @@ def test_shards_in_several_places_are_refused():
 
 
 LOCAL = (
-    "localhost LOCALHOST. a.localhost minio nas.local 127.0.0.1 127.1 2130706433 0x7f.1 [::1] [::ffff:127.0.0.1] 10.1.2.3 "
-    "169.254.169.254 [fd00::1] 0.0.0.0"
+    "localhost LOCALHOST. a.localhost minio nas.local 127.0.0.1 127.1 2130706433 0x7f.1 [::1] [::ffff:127.0.0.1] "
+    "10.1.2.3 169.254.169.254 [fd00::1] 0.0.0.0"
 ).split()
 
 

@@ -22,7 +22,7 @@ from atdata_cli.errors import (
     TemporaryError,
     UsageError,
 )
-from atdata_cli.indexes import sqlite
+from atdata_cli.indexes import sqlitefile
 from atdata_cli.indexes.base import EntryShard, Index, Publication
 from atdata_cli.indexes.registry import IndexOptions, open_index
 from atdata_cli.indexes.sqlite import LocalIndex
@@ -317,7 +317,7 @@ def test_foreign_metadata_is_not_trusted(index):
 
 def test_another_program_that_holds_the_index_is_waited_for(index, monkeypatch):
     index.publish(publication())
-    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sqlitefile, "_BUSY_SECONDS", 0.2)
     holder = sqlite3.connect(index.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     assert index.find("rows").samples == 20  # readers do not wait

@@ -7,7 +7,7 @@ import pytest
 from atdata_cli.errors import AtdataError, UsageError
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.plan import Limits
-from atdata_cli.shards.series import ShardWriter
+from atdata_cli.shards.series import ShardWriter, Target
 from atdata_cli.shards.stream import BUFFER_BYTES, Pipeline
 from atdata_cli.shards.write import write
 from atdata_cli.sources.base import Sample
@@ -96,7 +96,9 @@ def test_a_failure_is_told_by_a_later_sample_of_a_large_shard(tmp_path):
     store = FailingStore(tmp_path, "write", "shard")
     added = []
     with Pipeline() as pipeline:
-        writer = ShardWriter(store, "out", Limits(None, None), pipeline)
+        writer = ShardWriter(
+            lambda _: Target("shard.tar", store.create("out/shard.tar"), stores=True), Limits(None, None), pipeline
+        )
 
         def add_many():
             for number in range(100):
@@ -122,11 +124,14 @@ def test_an_interrupt_leaves_no_open_shard(tmp_path, error):
     with pytest.raises(error):
         write(as_source(samples()), store, "out", WriteOptions(max_count=4))
     assert store.open == 0
-    # What is finished stays, marked as unfinished, and the same call starts over.
+    # What is finished stays, marked as unfinished, and the same call goes on.
     assert files(tmp_path) == [
         "out",
         "out/.atdata",
         "out/.atdata/job.json",
+        "out/.atdata/shards",
+        "out/.atdata/shards/000000.json",
+        "out/.atdata/shards/000001.json",
         "out/shard-000000.tar",
         "out/shard-000001.tar",
     ]
@@ -134,6 +139,8 @@ def test_an_interrupt_leaves_no_open_shard(tmp_path, error):
     again = as_source({"__key__": f"{number}", "bin": b"x"} for number in range(10))
     done = write(again, store, "out", WriteOptions(max_count=4))
     assert done.manifest.samples == 10
+    assert [row.name for row in done.stored] == ["shard-000002.tar"]
+    assert not (tmp_path / "out" / ".atdata").exists()
 
 
 def test_shards_do_not_depend_on_how_buffers_are_filled(tmp_path):
