@@ -7,7 +7,7 @@ A run that was killed finds there what it has uploaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -149,42 +149,74 @@ def _to_read(publication: Publication, place: int) -> Shard:
 
 
 class _Nowhere:
-    """Stands in for a store where shards are made to know what they would be: takes the bytes, keeps none."""
+    """Stands in for a store where shards are made to know what they would be: keeps sizes and small objects only."""
 
     atomic = True
     writable = True
 
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._small: dict[str, bytes] = {}
+
     def url(self, name: str) -> str:
         return name
 
-    def create(self, name: str) -> _Nowhere:
-        return self
-
-    def write(self, chunk: Chunk) -> None: ...
-
-    def commit(self) -> None: ...
-
-    def abort(self) -> None: ...
+    def create(self, name: str) -> _Counter:
+        return _Counter(self._sizes, name)
 
     def read(self, name: str) -> bytes | None:
-        return None
+        return self._small.get(name)
 
     def open(self, name: str) -> BinaryIO:
         raise NotFoundError("nothing was kept", url=name)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return iter(())
+        return (info for name in sorted({*self._sizes, *self._small}) if (info := self.stat(name)))
 
     def stat(self, name: str) -> ObjectInfo | None:
-        return None
+        size = len(self._small[name]) if name in self._small else self._sizes.get(name)
+        return None if size is None else ObjectInfo(name, size)
+
+    def put(self, name: str, data: bytes) -> None:
+        self._small[name] = data
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
+        if name in self._small:
+            return False
+        self.put(name, data)
         return True
 
     def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
         return False
 
-    def delete(self, name: str) -> None: ...
+    def delete(self, name: str) -> None:
+        self._small.pop(name, None)
+        self._sizes.pop(name, None)
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.delete(name)
+
+    def leftovers(self, prefix: str) -> Sequence[str]:
+        return ()
+
+    def clean(self, prefix: str) -> Sequence[str]:
+        return ()
+
+
+class _Counter:
+    """A shard of which only the size is kept."""
+
+    def __init__(self, sizes: dict[str, int], name: str) -> None:
+        self._sizes, self._name, self._size = sizes, name, 0
+
+    def write(self, chunk: Chunk) -> None:
+        self._size += len(chunk)
+
+    def commit(self) -> None:
+        self._sizes[self._name] = self._size
+
+    def abort(self) -> None: ...
 
 
 def _source(publication: Publication) -> TarSource:
