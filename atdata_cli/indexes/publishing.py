@@ -33,6 +33,7 @@ from atdata_cli.indexes.entryrecord import entry_record, storage_of
 from atdata_cli.indexes.facts import RESERVED
 from atdata_cli.indexes.labels import Label, labels_of, later_than, named_key, newest
 from atdata_cli.indexes.samplerecord import schema_record
+from atdata_cli.indexes.typemap import loading_problems
 
 __all__ = ["StoredEntry", "entries_of", "publish"]
 
@@ -142,7 +143,7 @@ class _Plan:
             schema_there=there,
             entry=entry,
             there=same,
-            warnings=_lost(lost),
+            warnings=[*_lost(lost), *loading_problems(publication, _joined(publication))],
         )
         plan.check_version()
         return plan
@@ -218,6 +219,12 @@ def _lost(lost: Sequence[str]) -> Sequence[str]:
         return ()
     named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
     return [f"records hold no fractions and no very large integers: the published schema goes without {named}"]
+
+
+def _joined(publication: Publication) -> Sequence[str]:
+    """The URLs that the reference library would join into one; of blobs it opens each by itself."""
+    urls = [shard.url for shard in publication.shards]
+    return [] if publication.blobs or urls[0].startswith("at:") else urls
 
 
 def _so_far(session: Session, labels: Sequence[Label], known: Sequence[StoredEntry]) -> EntryRecord | None:

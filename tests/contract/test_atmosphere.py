@@ -298,6 +298,13 @@ def test_long_keys_are_left_out_before_shards_are_too_many(index, pds_account):
     assert index.publish(dataclasses.replace(long, shards=shards)).status == "unchanged"
 
 
+def test_what_the_reference_library_cannot_load_is_told(index):
+    files = index.publish(publication(name="files", encoding="files", fields={"jpg": {"kind": "image"}}), dry_run=True)
+    assert any("files" in warning for warning in files.warnings)
+    odd = publication(fields={"my-field": {"kind": "string", "samples": 6}})
+    assert any("my-field" in warning for warning in index.publish(odd, dry_run=True).warnings)
+
+
 def test_loopback_is_published_if_it_shall_be(index, pds_account):
     done = index.publish(publication(endpoint="http://127.0.0.1:8333", allow_local_url=True))
     assert AtmosphereIndex(pds_account.did).get(done.uri.rpartition("/")[2]).endpoint == "http://127.0.0.1:8333"
