@@ -43,6 +43,7 @@ class ExitCode(enum.IntEnum):
     REJECTED = 7, "done, but some samples were rejected"
     OCCUPIED = 8, "the destination holds something else"
     UNCHANGED = 9, "unchanged (only with --exit-unchanged)"
+    HUNG_UP = 129, "the terminal went away (SIGHUP)"
     INTERRUPTED = 130, "interrupted (SIGINT)"
     BROKEN_PIPE = 141, "the reader of the output went away (SIGPIPE)"
     TERMINATED = 143, "terminated (SIGTERM)"

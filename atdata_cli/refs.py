@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from atdata_cli.errors import UsageError
@@ -20,6 +21,7 @@ __all__ = [
     "as_name",
     "basename",
     "check_name",
+    "expand_all",
     "expand_braces",
     "in_index",
     "is_glob",
@@ -190,6 +192,21 @@ def expand_braces(text: str) -> list[str]:
     from braceexpand import braceexpand
 
     return list(braceexpand(text))
+
+
+def expand_all(texts: Iterable[str]) -> list[str]:
+    """:func:`expand_braces` of several, one after another: what an index holds may be somebody's joke.
+
+    Raises
+    ------
+    UsageError : more than :data:`MAX_EXPANSION` names altogether.
+    """
+    names: list[str] = []
+    for text in texts:
+        names += expand_braces(text)
+        if len(names) > MAX_EXPANSION:
+            raise UsageError("the brace patterns stand for too many names", url=text)
+    return names
 
 
 def _count_expansion(text: str) -> int | None:

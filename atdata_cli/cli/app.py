@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -13,6 +11,7 @@ import typer
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup
 from atdata_cli.cli.output import print_error
+from atdata_cli.cli.signals import handle_signals
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -53,23 +52,17 @@ def _root(version: opt.Version = False) -> None:
 
 
 def main() -> NoReturn:
-    """Run the program and exit.
-
-    SIGTERM becomes an exception, so that what is half-written is cleaned up as after Ctrl-C.
-    """
+    """Run the program and exit."""
     _open_closed_streams()
     arguments = sys.argv[1:]
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    handle_signals()
     try:
         app()
         code = ExitCode.DONE
     except AtdataError as error:
         code = error.exit_code
         print_error(error, as_json=as_json)
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
-        print_error(_stopped("interrupted", code), as_json=as_json)
     except OSError as error:
         failed = from_os_error(error, str(error.filename or ""), doing="use")
         code = failed.exit_code
@@ -89,23 +82,21 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(ExitCode.TERMINATED)
-
-
-def _stopped(what: str, code: ExitCode) -> AtdataError:
-    error = AtdataError(what, hint="the same command starts again")
-    error.exit_code = code
-    error.code = what
-    return error
+_STOPPED = {
+    ExitCode.HUNG_UP: "hung up",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.TERMINATED: "terminated",
+}
 
 
 def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
     code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    if code == ExitCode.TERMINATED:
-        print_error(_stopped("terminated", ExitCode.TERMINATED), as_json=as_json)
-    elif code == ExitCode.INTERRUPTED:  # typer makes this of KeyboardInterrupt, without a word
-        print_error(_stopped("interrupted", ExitCode.INTERRUPTED), as_json=as_json)
+    stopped = next((exit_code for exit_code in _STOPPED if exit_code == code), None)
+    if stopped is not None:
+        error = AtdataError(_STOPPED[stopped], hint="run the same command again: it goes on where this one was")
+        error.exit_code = stopped
+        error.code = error.message
+        print_error(error, as_json=as_json)
     elif code == ExitCode.USAGE and as_json:  # the parser has printed its message already
         print_error(UsageError("wrong usage: see the message above"), as_json=True)
     _leave(code)

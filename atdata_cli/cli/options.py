@@ -269,9 +269,7 @@ Prefix = Annotated[
 Prune = Annotated[
     bool, typer.Option("--prune", help="Delete shards that the new manifest no longer names; their readers fail.")
 ]
-ExitUnchanged = Annotated[
-    bool, typer.Option("--exit-unchanged", help="Exit 9, not 0, if DEST holds all of it already.")
-]
+ExitUnchanged = Annotated[bool, typer.Option("--exit-unchanged", help="Exit 9, not 0, if there is nothing to do.")]
 
 # Reading.
 Reference = Annotated[

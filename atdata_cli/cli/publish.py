@@ -8,11 +8,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.listing import plain_json
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.said import said
-from atdata_cli.errors import AtdataError, UsageError
+from atdata_cli.errors import AtdataError, ExitCode, UsageError
 from atdata_cli.refs import Reference, parse, printable, redact
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def publish(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    exit_unchanged: opt.ExitUnchanged = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -89,6 +92,9 @@ def publish(
     for warning in published.warnings:
         output.warn(warning)
     _report(output, publication, published)
+    unchanged = published.status == "unchanged" or (dry_run and not published.records)
+    if exit_unchanged and unchanged:
+        raise typer.Exit(ExitCode.UNCHANGED)
 
 
 def _target(text: str) -> Reference:

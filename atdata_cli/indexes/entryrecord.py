@@ -27,7 +27,7 @@ from atdata_cli.atproto.values import LARGEST_INTEGER
 from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.indexes.base import Entry, EntryShard, Publication
 from atdata_cli.indexes.facts import facts, with_facts
-from atdata_cli.refs import expand_braces, redact, refuse_unsafe, scheme
+from atdata_cli.refs import expand_all, redact, refuse_unsafe, scheme
 
 __all__ = ["blob_cid", "entry_of", "entry_record", "storage_of"]
 
@@ -246,7 +246,7 @@ def _shards(storage: Storage, uri: str, did: str) -> list[EntryShard]:
             case StorageHttp():
                 return [EntryShard(_readable(s.url), _sha256(s.checksum)) for s in storage.shards]
             case StorageExternal():
-                return [EntryShard(_readable(u)) for text in storage.shards for u in expand_braces(text)]
+                return [EntryShard(_readable(url)) for url in expand_all(storage.shards)]
     except UsageError as error:
         raise IntegrityError(f"this entry names what is not followed: {error.message}", url=uri) from error
 

@@ -12,7 +12,7 @@ from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.indexes.base import Entry, EntryShard, Withdrawal
 from atdata_cli.indexes.facts import with_facts
 from atdata_cli.indexes.typemap import json_schema_of
-from atdata_cli.refs import LOCAL_INDEX, expand_braces
+from atdata_cli.refs import LOCAL_INDEX, expand_all
 
 __all__ = [
     "SCHEMA_URI",
@@ -143,8 +143,8 @@ def entry_of(db: sqlite3.Connection, row: Row, name: str, version: str | None) -
     """An entry as it was found under a name."""
     checksums = row.metadata.get("checksums")
     known = checksums if isinstance(checksums, dict) else {}
-    # The library writes a dataset that it did not copy as one brace pattern; what has a checksum is a name.
-    urls = [shard for url in row.urls for shard in ([url] if url in known else expand_braces(url))]
+    # The library writes a dataset that it did not copy as one brace pattern; what have checksums are names.
+    urls = list(row.urls) if known.keys() >= set(row.urls) else expand_all(row.urls)
     entry = Entry(
         uri=uri_of(name, version),
         key=row.cid,

@@ -133,7 +133,7 @@ class IndexFile:
     @contextmanager
     def planning(self) -> Iterator[sqlite3.Connection]:
         """For a dry run: the index as it is, or an empty one."""
-        if os.path.exists(self.path):
+        if os.path.exists(self.path) and os.path.getsize(self.path):
             with self.reading() as db:
                 yield db
             return

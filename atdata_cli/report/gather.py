@@ -5,10 +5,12 @@ Reading is bounded whatever the dataset: the beginnings of some shards, evenly s
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from math import ceil
 from typing import Protocol
 
@@ -27,6 +29,7 @@ GALLERY = 24
 SAMPLES = 2000
 _SHARDS = 8
 _BYTES = 128 << 20  # of payload, unless the gallery alone takes more
+_AHEAD = 8  # shards
 _MOST_FIELDS = 40  # of one sample in the gallery
 
 
@@ -118,17 +121,42 @@ def gather(info: DatasetInfo, located: Located, files: Files) -> Gathered:
     room = Room()
     if not info.shards:
         return found
-    for part in _parts(info, located):
+    for part, begun in _begun_ahead(_parts(info, located), files):
         found.shards += 1
-        source = TarSource(files, [part.shard.input])
         try:
-            with closing(source.samples()) as samples:  # type: ignore[type-var]
-                for number, sample in enumerate(islice(samples, part.samples)):
+            first = begun.first.result()
+            with closing(begun.samples) as samples:  # type: ignore[type-var]
+                whole = chain(() if first is None else (first,), samples)
+                for number, sample in enumerate(islice(whole, part.samples)):
                     _take(found, sample, part.shard.url, room if number in part.shown else None)
         except AtdataError as error:
             found.findings.append(Finding("unreadable shard", part.shard.url, None, None, error.message))
-        found.findings.extend(_rejected(part.shard.url, source.rejects))
+        found.findings.extend(_rejected(part.shard.url, begun.source.rejects))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A shard whose first sample is being read in another thread."""
+
+    source: TarSource
+    samples: Iterator[Sample]
+    first: Future[Sample | None]
+
+
+def _begun_ahead(parts: Iterator[_Part], files: Files) -> Iterator[tuple[_Part, _Begun]]:
+    """Each part, while the next ones are already opened and read from: far away that takes a while."""
+    with ThreadPoolExecutor(_AHEAD, "report") as pool:
+
+        def begin(part: _Part) -> tuple[_Part, _Begun]:
+            source = TarSource(files, [part.shard.input])
+            samples = source.samples()
+            return part, _Begun(source, samples, pool.submit(next, samples, None))
+
+        waiting = deque(map(begin, islice(parts, _AHEAD)))
+        while waiting:
+            yield waiting.popleft()
+            waiting.extend(map(begin, islice(parts, 1)))
 
 
 def _parts(info: DatasetInfo, located: Located) -> Iterator[_Part]:

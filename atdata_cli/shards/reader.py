@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
-from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent
+from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent, scheme
 from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow
 from atdata_cli.sources.base import Files, InputFile
+from atdata_cli.sources.formats import format_of
 from atdata_cli.sources.registry import is_tar
 
 __all__ = ["Located", "Shard", "dataset_in", "dataset_shards", "locate", "read_manifest"]
@@ -83,12 +84,14 @@ def locate(reference: Reference, files: Files) -> Located:
     if reference.kind != "place":
         raise UsageError(f"this names {_ARTICLES[reference.kind]}, not a place with shards", url=reference.text)
     text = reference.text
-    info = files.info(text)
+    patterns = expand_braces(text)
+    # Braces may be in a name, but not in a URL of the web, where asking is a request.
+    info = None if len(patterns) > 1 and scheme(text) in ("http", "https") else files.info(text)
     if info is not None and info.kind == "folder":
         return _folder(text, files)
     if info is not None:
         return _file(text, info.size, files)
-    urls = [url for one in expand_braces(text) for url in (files.glob(one) if is_glob(one) else [one])]
+    urls = [url for one in patterns for url in (files.glob(one) if is_glob(one) else [one])]
     if urls == [text]:
         raise NotFoundError("there is nothing by this name", url=text)
     if not urls:
@@ -124,6 +127,9 @@ def _file(url: str, size: int | None, files: Files) -> Located:
         if located is None:
             raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
         return located
+    rows = format_of(basename(url))
+    if rows is not None:
+        raise UsageError(f"these are rows ({rows}), not a shard", url=url, hint=f"make shards: write {url} DEST")
     return Located(url, [Shard(url, size)])
 
 
@@ -133,7 +139,8 @@ def _folder(url: str, files: Files) -> Located:
         return located
     found = [(relative, info) for relative, info in files.walk(url) if info.kind == "file" and is_tar(relative)]
     if not found:
-        raise NotFoundError("this folder holds no shards", url=url, hint="a shard's name ends in .tar")
+        hint = f"a shard's name ends in .tar; to make shards of what is there: write {url} DEST"
+        raise NotFoundError("this folder holds no shards", url=url, hint=hint)
     found.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
     return Located(url, [Shard(info.url, info.size, name=relative) for relative, info in found])
 

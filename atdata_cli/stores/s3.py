@@ -614,6 +614,14 @@ class _RangeReader(io.RawIOBase):
         target[: len(data)] = data
         return len(data)
 
+    def readall(self) -> bytes:
+        """The rest of the object, in large blocks; the inherited one would ask for 8 KiB at a time."""
+        rest = memoryview(bytearray(max(0, self._info.size - self._at)))
+        filled = 0
+        while filled < len(rest):
+            filled += self.readinto(rest[filled : filled + READ_AHEAD])
+        return bytes(rest)
+
     def _take(self, at: int, count: int) -> bytes:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == at and ahead[1] <= count:

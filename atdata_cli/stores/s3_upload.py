@@ -23,6 +23,7 @@ PARTS_HELD = PARTS_IN_FLIGHT + 2  # two are filled and wait, so that a free conn
 MAX_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 GROW_AFTER = 5_000
 GROW_EVERY = 1_000
+ABORT_SECONDS = 1.0
 SEND_SIZE = 1 << 20
 SEND_ATTEMPTS = 3
 
@@ -274,7 +275,11 @@ class S3Sink:
                 self._complete(self._upload_id.result(), [part.result() for part in self._parts])
 
     def abort(self) -> None:
-        """Forget the object; parts that are under way arrive first, since an abort would not catch them."""
+        """Forget the object.
+
+        Parts that are under way should arrive first, since an abort might not catch them; a server that does not
+        answer is not waited for.
+        """
         self._open = False
         self._buffer, self._filled = bytearray(), 0
         started, self._upload_id = self._upload_id, None
@@ -282,10 +287,9 @@ class S3Sink:
             return
         for part in self._parts:
             part.cancel()
-        for part in self._parts:
-            if not part.cancelled():
-                part.exception()
-        if started.exception() is not None:
+        begun: list[Future[Any]] = [started, *self._parts]
+        wait(begun, ABORT_SECONDS)
+        if not started.done() or started.exception() is not None:
             return
         with translated(self._url, doing="abort the upload to"):
             try:

@@ -89,7 +89,7 @@ def test_a_damaged_shard(cli, ds, tmp_path):
         (["ds", "out.tar"], 2, ["out.tar"]),
         (["ds", "@alice.example.com/x"], 2, ["publish"]),
         (["ds", "https://example.org/x"], 2, ["read"]),
-        (["rows.jsonl", "out"], 2, ["no shard"]),
+        (["rows.jsonl", "out"], 2, ["not a shard"]),
         (["nothing", "out"], 3, ["nothing"]),
         (["nothing-*.tar", "out"], 3, ["nothing-*.tar"]),
         (["home", "out"], 3, ["no shards"]),

@@ -76,7 +76,7 @@ def test_what_cannot_be_inspected(cli, datasets, tmp_path):
     cli("inspect", "nothing").failed(3, "nothing")
     cli("inspect", "photos").failed(3, "photos", "no shards")
     cli("inspect", "pipe:cat x").failed(2, "pipe")
-    cli("inspect", "rows.jsonl").failed(6, "rows.jsonl")
+    cli("inspect", "rows.jsonl").failed(2, "rows.jsonl", "these are rows", "write rows.jsonl DEST")
     (tmp_path / "u" / ".atdata").mkdir(parents=True)
     (tmp_path / "u" / ".atdata" / "job.json").write_text("{}")
     cli("inspect", "u").failed(6, "unfinished")

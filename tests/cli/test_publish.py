@@ -71,6 +71,9 @@ def test_the_same_is_unchanged_and_another_dataset_moves_the_name(cli, data, row
     assert cli("publish", "out/manifest.json", "@local/rows", cwd=tmp_path).err.startswith("unchanged")
     assert cli("publish", "file://" + str(tmp_path / "out"), "@local/rows").err.startswith("unchanged")
     assert cli("publish", "@local/rows", "@local/rows").err.startswith("unchanged")
+    for options in ([], ["--dry-run"]):
+        assert cli("publish", "out", "@local/rows", "--exit-unchanged", *options).code == 9
+    assert cli("publish", "out", "@local/more", "--exit-unchanged", "-n").code == 0
     ran = cli("publish", "out", "@local/rows", "-q")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     assert cli("write", rows_file, "again", "--max-count", "2000").code == 0

@@ -401,7 +401,7 @@ class TestNames:
             copied(f"{source}/{reference}", dest)
             assert content(dest).keys() == {f"{number:03d}.tar" for number in names}
         put(f"{source}/rows.jsonl", b"{}")
-        with pytest.raises(UsageError, match="no shard"):
+        with pytest.raises(UsageError, match="not a shard"):
             copied(f"{source}/rows.jsonl", place("local"))
 
 

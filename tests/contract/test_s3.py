@@ -81,6 +81,17 @@ class TestSink:
         assert all("x-amz-checksum-crc32" in {name.lower() for name in one.headers} for one in puts)
         assert ("uploadId" in puts[0].path) == (size > PART_SIZE)
 
+    def test_the_rest_is_read_in_large_blocks(self, s3_server: S3Server, s3_bucket: str) -> None:
+        faults = Faults()
+        data = pattern(9 * MIB + 5)
+        with faulty(s3_server.endpoint, faults) as endpoint:
+            store = make_store(s3_server, s3_bucket, endpoint_url=endpoint)
+            write_and_commit(store.create("a.bin"), [data])
+            with store.open("a.bin") as file:
+                assert file.read(10) + file.read() == data
+                assert file.read() == b""
+        assert len([one for one in faults.seen if one.method == "GET"]) <= 4
+
     def test_memory_is_bounded(self, store: S3DataStore) -> None:
         chunk = pattern(8 * MIB)
         sink = store.create("big.bin")

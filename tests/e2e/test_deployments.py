@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.test_resolve_wds import READ, read, written
@@ -11,9 +17,26 @@ __all__ = ["written"]
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
-@pytest.mark.parametrize("store", ["disk", "s3"])
-def test_local_index(cli, s3_env, s3_bucket, written, tmp_path, store):
-    place = "out" if store == "disk" else f"s3://{s3_bucket}/p"
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A plain web server of the test's folder."""
+    handler = partial(SilentHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+class SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("store", ["disk", "s3", "web"])
+def test_local_index(cli, s3_env, s3_bucket, written, web, tmp_path, store):
+    place = {"disk": "out", "s3": f"s3://{s3_bucket}/p", "web": f"{web}/out/"}[store]
     ran = cli("publish", place, "@local/photos@1.0.0", "--description", "cats and dogs", env=s3_env)
     assert (ran.code, ran.lines) == (0, ["atdata://local/dataset/photos@1.0.0"]), ran.err
     assert len(written) == 30

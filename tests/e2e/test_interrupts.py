@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -67,7 +68,7 @@ def check_same_command_succeeds(cli, store: S3DataStore, s3_env: dict[str, str],
     assert ".atdata/job.json" not in whole
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_abort_the_upload(cli, store, s3_server, s3_env, tmp_path, sent):
     arguments = ["--from", "jsonl", "--max-count", str(SHARD)]
     process = subprocess.Popen(
@@ -80,7 +81,7 @@ def test_signals_abort_the_upload(cli, store, s3_server, s3_env, tmp_path, sent)
     )
     feed_until_uploading(process, s3_server, store.bucket)
     process.send_signal(sent)
-    assert process.wait(timeout=WAIT) == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
+    assert process.wait(timeout=WAIT) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}[sent]
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -88,8 +89,8 @@ def test_signals_abort_the_upload(cli, store, s3_server, s3_env, tmp_path, sent)
         assert process.stdout.read() == b""
         message = process.stderr.read().decode()
     assert "Traceback" not in message
-    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[sent]
-    assert message == f"atdata-cli: {word} (the same command starts again)\n"
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}[sent]
+    assert message == f"atdata-cli: {word} (run the same command again: it goes on where this one was)\n"
     nothing_but_the_mark(store, s3_server, "broken")
     check_same_command_succeeds(cli, store, s3_env, arguments)
 
@@ -180,3 +181,40 @@ def test_signals_leave_finished_shards_whole(cli, store, s3_server, s3_env, tmp_
     cli("write", f"s3://{store.bucket}/broken", "copy", env=s3_env).failed(6, "unfinished")
     assert cli("write", "-", f"s3://{store.bucket}/broken", *arguments, stdin=BLOCK * 14, env=s3_env).code == 0
     assert objects(store, "broken") == whole
+
+
+def test_a_server_that_does_not_answer_keeps_nobody(store, s3_server, s3_env, tmp_path):
+    """Parts that hang are given up after a second, the upload is aborted, the process ends, threads or not."""
+    go_on = threading.Event()
+
+    def hang(exchange: Exchange) -> None:
+        if "partNumber" in exchange.path:
+            go_on.wait(WAIT)
+
+    faults = Faults(request=hang)
+    with faulty(s3_server.endpoint, faults) as endpoint:
+        process = subprocess.Popen(
+            [COMMAND, "write", "-", f"s3://{store.bucket}/broken", "--from", "jsonl"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=environment(tmp_path / "home", {**s3_env, "AWS_ENDPOINT_URL": endpoint}),
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        for _ in range(6):
+            process.stdin.write(BLOCK)
+        process.stdin.flush()
+        deadline = time.monotonic() + WAIT
+        while not any("partNumber" in exchange.path for exchange in faults.seen):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=WAIT) == 130
+        assert b"interrupted" in process.stderr.read()
+        process.stderr.close()
+        process.stdin.close()
+        assert uploads(s3_server, store.bucket) == []
+        go_on.set()

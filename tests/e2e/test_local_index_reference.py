@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from atdata_cli import LocalStore
+from atdata_cli.indexes.registry import IndexOptions, open_index
 from atdata_cli.indexes.typemap import _joins, _loads_as_attribute
 from tests.e2e.test_reference import reference
 from tests.unit.test_local_index import publication
@@ -253,10 +256,7 @@ def layout(path: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def test_the_tables_are_the_library_s(reference, tmp_path):
-    from atdata_cli.indexes.registry import IndexOptions
-    from atdata_cli.indexes.sqlite import LocalIndex
-
-    LocalIndex(options=IndexOptions(file=str(tmp_path / "ours.db"))).publish(publication(version="1.0.0"))
+    open_index("local", IndexOptions(file=str(tmp_path / "ours.db"))).publish(publication(version="1.0.0"))
     before = list(layout(tmp_path / "ours.db"))
     script = """
 atdata.Index(provider="sqlite", path="theirs.db", atmosphere=None)
@@ -315,3 +315,37 @@ done([list(braceexpand.braceexpand(_shards_to_wds_url(urls))) == urls for urls i
 """
     found = reference(script, json.dumps(lists))
     assert dict(zip(map(str, lists), found, strict=True)) == {str(urls): _joins(urls) for urls in lists}
+
+
+OURS = """
+import sys
+from tests.unit.test_local_index import publication
+from atdata_cli.indexes.registry import IndexOptions, open_index
+
+index = open_index("local", IndexOptions(file=sys.argv[1]))
+for turn in range(20):
+    assert index.publish(publication(f"ours-{turn}", shards=turn + 1)).status == "published"
+    assert index.publish(publication("both", shards=turn + 1)).status in ("published", "updated")
+"""
+
+
+def test_the_library_and_this_program_write_at_once(reference, tmp_path):
+    path = str(tmp_path / "index.db")
+    theirs = """
+index = atdata.Index(provider="sqlite", path=sys.argv[1], atmosphere=None)
+dataset = atdata.write_samples(make(3), "one.tar")
+for turn in range(20):
+    index.insert_dataset(dataset, name=f"theirs-{turn}")
+    index.insert_dataset(dataset, name="both")
+done(len(index.list_labels()))
+"""
+    ours = subprocess.Popen([sys.executable, "-c", OURS, path], stderr=subprocess.PIPE)
+    try:
+        reference(theirs, path)
+    finally:
+        _, errors = ours.communicate(timeout=120)
+    assert ours.returncode == 0, errors.decode()
+    index = open_index("local", IndexOptions(file=path))
+    names = [entry.name for entry in index.entries()]
+    assert sorted(names) == sorted(["both", *(f"{who}-{turn}" for who in ("ours", "theirs") for turn in range(20))])
+    assert index_rows({"ATDATA_INDEX": path}, "PRAGMA integrity_check") == [("ok",)]

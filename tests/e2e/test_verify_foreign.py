@@ -12,6 +12,7 @@ import pytest
 import webdataset
 import zstandard
 
+from atdata_cli import inspect_dataset
 from tests.servers import reference
 from tests.unit.verified import found, report
 
@@ -49,6 +50,10 @@ def clean(path: Path, samples: int) -> None:
         result = report(stored)
         assert result.problems == ()
         assert result.samples == samples
+        info = inspect_dataset(str(stored))
+        assert (info.samples, info.bytes) == (samples, stored.stat().st_size)
+        assert info.fields.keys() == {"jpg", "json", "txt"}
+        assert info.fields["jpg"]["samples"] == samples
 
 
 @pytest.mark.parametrize("start", [["."], ["deep", *(f"plain{number:03d}.jpg" for number in range(1))]])

@@ -271,3 +271,9 @@ def test_the_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_patterns_together_are_bounded():
+    assert refs.expand_all(["a-{0..2}", "b", "{c,d}"]) == ["a-0", "a-1", "a-2", "b", "c", "d"]
+    with pytest.raises(UsageError, match="too many"):
+        refs.expand_all(["a-{1..400000}"] * 10_000)
