@@ -165,6 +165,7 @@ class _Run:
                 shards=self.options.shards,
                 multiple_of=self.options.shards_multiple_of,
                 max_count=self.options.max_count or self.feed.limits().max_count,
+                hard_limit=self.options.size_limit if self.options.hard_limit else None,
             )
             for split, samples in counts.items()
         }
