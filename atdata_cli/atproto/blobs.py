@@ -95,7 +95,16 @@ def blob_limit(session: Session) -> int:
         return min(told, MAX_BLOB_BYTES)
     if urllib.request.getproxies().get(urlsplit(session.pds_url).scheme) is not None:
         return MAX_BLOB_BYTES  # a proxy would take the announced blob before it asks the server
-    session.get("com.atproto.server.getSession")  # renews the token, if that is due
+    if session.pds_url not in _found_limits:
+        session.get("com.atproto.server.getSession")  # renews the token, if that is due
+        _found_limits[session.pds_url] = _probed_limit(session)
+    return _found_limits[session.pds_url]
+
+
+_found_limits: dict[str, int] = {}  # by server: a probe waits for seconds
+
+
+def _probed_limit(session: Session) -> int:
     for size in _USUAL_LIMITS:
         if session.retry.run(lambda size=size: _takes(session, size)):  # type: ignore[misc]
             return size
@@ -118,7 +127,8 @@ def _takes(session: Session, size: int) -> bool:
         if response.status == 413:
             return False
         name, message = _named(response.read(10_000))
-        raise answer_error(response.status, name, message, response.headers, session.pds_url, UPLOAD_BLOB)
+        told = {header.lower(): value for header, value in response.headers.items()}
+        raise answer_error(response.status, name, message, told, session.pds_url, UPLOAD_BLOB)
     except TimeoutError:
         return True  # it waits for the body
     except (OSError, http.client.HTTPException) as error:

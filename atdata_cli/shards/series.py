@@ -277,7 +277,7 @@ class ShardWriter:
             what, hint = f"{shard.samples} samples make", "ask for more shards, or leave out --shards"
         raise DataError(
             f"{what} a shard of {size:,} bytes, and the destination takes {limit:,} at most",
-            url=shard.name if self._store is None else self._store.url(join(self._prefix, shard.name)),
+            url=shard.target.name,
             hint=hint,
         )
 

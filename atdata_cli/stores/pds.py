@@ -168,7 +168,14 @@ class PDSBlobStore(StoreBase):
         return self.write(as_source(ds), prefix, write_options(**kwargs)).urls
 
     def write(
-        self, source: Any, name: str, options: WriteOptions, *, ledger: BlobLedger | None = None, **more: Any
+        self,
+        source: Any,
+        name: str,
+        options: WriteOptions,
+        *,
+        ledger: BlobLedger | None = None,
+        most_shards: int | None = None,
+        **more: Any,
     ) -> BlobWrite:
         """Upload a dataset's shards; what the command line does.
 
@@ -178,6 +185,7 @@ class PDSBlobStore(StoreBase):
         name : of the dataset, and of its ledger.
         options : how shards are made; ``max_size`` is lowered to what the server takes.
         ledger : that of *name*, if it is open already.
+        most_shards : how many an entry has room for; the one after them is an error.
         **more : ``rejects``, ``progress`` and ``dry_run``, see :func:`atdata_cli.shards.write.write`.
 
         Raises
@@ -193,7 +201,7 @@ class PDSBlobStore(StoreBase):
             return BlobWrite(planned, BlobUrls(self.did, ()))
         ledger = ledger or self.ledger(name)
         before = ledger.known
-        with _Uploads(self, ledger) as uploads:
+        with _Uploads(self, ledger, most_shards) as uploads:
             try:
                 result = write(source, uploads, name, options, **more)
             except (DataError, UsageError, NotFoundError):
@@ -341,14 +349,18 @@ class PDSBlobStore(StoreBase):
         return None if size is None else ObjectInfo(name, size, name)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """There are no folders: always an error."""
-        raise UsageError("a PDS has no folders: name an entry, or @HANDLE/NAME", url=self.url(prefix))
+        """Nothing: there are no folders."""
+        return iter(())
 
     def create(self, name: str) -> NoReturn:
         """Blobs have no names: always an error; see :meth:`write` and :meth:`upload`."""
         self._refuse(name)
 
     def put_if_absent(self, name: str, data: bytes) -> NoReturn:
+        """Always an error."""
+        self._refuse(name)
+
+    def put(self, name: str, data: bytes) -> NoReturn:
         """Always an error."""
         self._refuse(name)
 
@@ -400,10 +412,17 @@ class _rewindable:  # noqa: N801 - reads like a function
         self._spool: IO[bytes] | None = None
 
     def __enter__(self) -> tuple[IO[bytes], str]:
+        try:
+            return self._read()
+        except BaseException:  # nobody calls __exit__ then
+            self._close()
+            raise
+
+    def _read(self) -> tuple[IO[bytes], str]:
         seekable = getattr(self._stream, "seekable", None)
         target: IO[bytes] | None = None
         if not (seekable is not None and seekable()):
-            target = self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)
+            target = self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed at the exit
         digest = hashlib.sha256()
         size = 0
         while chunk := self._stream.read(_CHUNK):
@@ -415,9 +434,12 @@ class _rewindable:  # noqa: N801 - reads like a function
             raise IntegrityError(f"the shard is not what it should be: {size:,} bytes of {self._size:,}")
         return target or self._stream, digest.hexdigest()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def _close(self) -> None:
         if self._spool is not None:
             self._spool.close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
 
 
 def _keep(file: IO[bytes], chunk: Chunk) -> None:
@@ -436,6 +458,7 @@ class _Uploads:
     ----------
     store : where they go.
     ledger : keeps the blobs alive; None for a dry run.
+    most : shards that an entry has room for.
 
     Attributes
     ----------
@@ -445,11 +468,13 @@ class _Uploads:
     atomic = True
     writable = True
 
-    def __init__(self, store: PDSBlobStore, ledger: BlobLedger | None) -> None:
+    def __init__(self, store: PDSBlobStore, ledger: BlobLedger | None, most: int | None = None) -> None:
         self.blobs: dict[str, Blob] = {}
+        self._most = most
         self._store = store
         self._ledger = ledger
         self._small: dict[str, bytes] = {}
+        self._sizes: dict[str, int] = {}  # of shards that were handed over
         self._begin()
 
     def _begin(self) -> None:
@@ -482,6 +507,12 @@ class _Uploads:
     def create(self, name: str) -> _BlobSink:
         if self._stop.is_set():  # a first pass was given up, because fields turned up that its first rows did not have
             self._begin()
+        if self._most is not None and len(self.blobs) + len(self._pending) >= self._most:
+            raise UsageError(
+                f"there are more shards than the {self._most:,} that an entry has room for",
+                url=self.url(name),
+                hint="make them larger, or divide the dataset into several",
+            )
         return _BlobSink(self, name)
 
     def submit(self, name: str, file: IO[bytes], size: int, sha256: str) -> None:
@@ -498,6 +529,7 @@ class _Uploads:
         try:
             self._collect(wait=False)
             self._pending[name] = self._pool.submit(self._upload, file, size, sha256), file
+            self._sizes[name] = size
         except BaseException:
             file.close()
             raise
@@ -517,32 +549,49 @@ class _Uploads:
                 self.blobs[name] = upload.result()
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
+        if name in self._small:
+            return False
+        self.put(name, data)
+        return True
+
+    def put(self, name: str, data: bytes) -> None:
         if name.endswith(MANIFEST):
             self._collect(wait=True)
             if self._ledger is not None:
                 self._ledger.flush()
-        return self._small.setdefault(name, data) is data
+        self._small[name] = data
 
     def read(self, name: str) -> bytes | None:
         return self._small.get(name)
 
     def delete(self, name: str) -> None:
         self._small.pop(name, None)
+        self._sizes.pop(name, None)
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.delete(name)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return iter(())
+        return (info for name in sorted({*self._small, *self._sizes}) if (info := self.stat(name)) is not None)
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        size = len(self._small[name]) if name in self._small else self._sizes.get(name)
+        return None if size is None else ObjectInfo(name, size)
 
     # What the job of a plain write does not use.
 
     def open(self, name: str) -> BinaryIO:
         raise NotFoundError("shards on their way cannot be read", url=self.url(name))
 
-    def stat(self, name: str) -> ObjectInfo | None:
-        data = self._small.get(name)
-        return None if data is None else ObjectInfo(name, len(data))
-
     def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
         return False
+
+    def leftovers(self, prefix: str) -> Sequence[str]:
+        return ()
+
+    def clean(self, prefix: str) -> Sequence[str]:
+        return ()
 
 
 class _BlobSink:
