@@ -98,6 +98,9 @@ class TemporaryError(AtdataError):
     code = "temporary"
     retryable = True
 
+    def __init__(self, message: str, *, url: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, url=url, hint=hint or "try again later")
+
 
 class RateLimitedError(TemporaryError):
     """A server takes no more requests for the moment, and says until when.
@@ -148,6 +151,11 @@ class MissingExtraError(AtdataError):
         )
 
 
+_PASSING = frozenset(
+    {errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}
+    | {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
+)
+
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another place; then run the same command again",
     errno.EDQUOT: "the quota is used up: free some space, or write to another place",
@@ -174,7 +182,7 @@ def from_os_error(error: OSError, url: str, *, doing: str) -> AtdataError:
         return UsageError(f"cannot {doing} it: it is a folder", url=url)
     if isinstance(error, NotADirectoryError | FileExistsError):
         return UsageError(f"cannot {doing} it: a file is where a folder is needed", url=url)
-    if isinstance(error, TimeoutError | ConnectionError):
+    if isinstance(error, TimeoutError | ConnectionError) or error.errno in _PASSING:
         return TemporaryError(f"cannot {doing} it: {error or type(error).__name__}", url=url)
     reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
     return AtdataError(f"cannot {doing} it: {reason}", url=url, hint=_HINTS.get(error.errno or 0))

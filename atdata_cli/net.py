@@ -1,29 +1,226 @@
-"""What every HTTP client of this program is told: timeouts, proxies, certificates, and which URLs may be plain HTTP.
+"""What every HTTP client of this program is told: proxies, certificates, timeouts, retries, and who may be asked.
 
-Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and a CA of one's own (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) come from the
-environment, where httpx looks for them by itself.
+Each library has rules of its own for these (aiohttp looks at no proxy unless told, botocore trusts nothing that
+``SSL_CERT_FILE`` names, none knows networks in ``NO_PROXY``), so they are decided here and handed to all. The command
+line's options for them are environment variables: what a run starts (worker processes) does as the run does.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import ssl
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
-__all__ = ["client_options", "is_loopback", "is_secure", "server_root", "user_agent"]
+from atdata_cli import config
+from atdata_cli.errors import AuthError, UsageError
+from atdata_cli.retry import Retry
 
-_CONNECT_SECONDS = 30
-_SILENCE_SECONDS = 180  # without a byte either way: a server moves the blobs of a large record before it answers
+__all__ = [
+    "CA_HINT",
+    "configure",
+    "httpx_options",
+    "is_loopback",
+    "is_secure",
+    "proxy_for",
+    "retry",
+    "s3_ca_file",
+    "server_root",
+    "settings",
+    "ssl_context",
+    "timeouts",
+    "user_agent",
+]
+
+CA_HINT = "check the server's certificate, or name the file of its authority: --ca-bundle FILE, or SSL_CERT_FILE"
+
+_CONNECT_SECONDS = 30.0
+_SILENCE_SECONDS = 180.0  # without a byte either way: a server moves the blobs of a large record before it answers
 _CONNECTIONS = 32
+_VARIABLES = (
+    *("ATDATA_RETRIES", "ATDATA_TIMEOUT", "ATDATA_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"),
+    *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
 
 
-def client_options(**more: Any) -> dict[str, Any]:
-    """Arguments for ``httpx.Client``, and for what passes them on to it."""
+# -- what is set
+
+
+def configure(*, retries: int | None = None, timeout: float | None = None, ca_bundle: str | None = None) -> None:
+    """Set what the command line says, from now on, for this process and those that it starts; None changes nothing."""
+    given = {"ATDATA_RETRIES": retries, "ATDATA_TIMEOUT": timeout, "ATDATA_CA_BUNDLE": ca_bundle}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+
+
+def settings() -> tuple[tuple[str, str | None], ...]:
+    """All that is set; connections that were made under equal settings can be shared."""
+    lower = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
+    return (*((name, config.get(name)) for name in _VARIABLES), *((name, os.environ.get(name)) for name in lower))
+
+
+def retry() -> Retry:
+    """How temporary failures are met.
+
+    Raises
+    ------
+    UsageError : ``ATDATA_RETRIES`` is no number.
+    """
+    text = config.get("ATDATA_RETRIES")
+    if text is None:
+        return Retry()
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise UsageError(f"ATDATA_RETRIES cannot be '{text}'", hint="a number, such as 6; 0 for no retries")
+    return Retry(retries=int(text))
+
+
+def timeouts(connect: float = _CONNECT_SECONDS, silence: float = _SILENCE_SECONDS) -> tuple[float, float]:
+    """Seconds for a connection to come about, and for a server to be silent.
+
+    Parameters
+    ----------
+    connect, silence : what they are unless a timeout is set.
+
+    Raises
+    ------
+    UsageError : ``ATDATA_TIMEOUT`` is no number of seconds.
+    """
+    text = config.get("ATDATA_TIMEOUT")
+    if text is None:
+        return connect, silence
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not float(text):
+        raise UsageError(f"ATDATA_TIMEOUT cannot be '{text}'", hint="seconds, such as 60")
+    return min(connect, float(text)), float(text)
+
+
+# -- certificates
+
+
+def ssl_context() -> ssl.SSLContext:
+    """For connections to any server but those of S3, which botocore makes.
+
+    Raises
+    ------
+    AuthError : the file of authorities cannot be read.
+    """
+    return _context(*_ca_file("ATDATA_CA_BUNDLE", "SSL_CERT_FILE"))
+
+
+def s3_ca_file() -> str | None:
+    """The file of authorities for S3 servers; None leaves it to botocore (``AWS_CA_BUNDLE``, a profile, its own).
+
+    Raises
+    ------
+    AuthError : the file cannot be read.
+    """
+    named, file = _ca_file("ATDATA_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE")
+    if file is not None:
+        _context(named, file)
+    return None if named == "AWS_CA_BUNDLE" else file
+
+
+def _ca_file(*variables: str) -> tuple[str, str | None]:
+    """The first variable that is set, and its value."""
+    return next(((name, value) for name in variables if (value := config.get(name))), ("", None))
+
+
+@lru_cache(maxsize=4)
+def _context(named: str, file: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=file)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        option = "--ca-bundle" if named == "ATDATA_CA_BUNDLE" else named
+        reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
+        raise AuthError(
+            f"the certificates to trust cannot be read: {reason}", url=file, hint=f"{option} names a file of PEM form"
+        ) from error
+    if file is None and not context.get_ca_certs() and not os.environ.get("SSL_CERT_DIR"):
+        import certifi  # a system without certificates of its own, such as a small container
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+# -- proxies
+
+
+def proxy_for(url: str) -> str | None:
+    """The URL of the proxy by which *url* is reached; None for none.
+
+    ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in either case, as curl takes them. Its user and
+    password, if it has them, are secrets.
+
+    Raises
+    ------
+    UsageError : it is no HTTP proxy.
+    """
+    from urllib.request import getproxies
+
+    proxies = getproxies()
+    parts = urlsplit(url)
+    proxy = proxies.get(parts.scheme.lower()) or proxies.get("all")
+    if not proxy or _is_direct(parts.hostname or "", parts.port, proxies.get("no", "")):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not re.match(r"(?i)https?://[^/]", proxy):
+        hint = "HTTPS_PROXY=http://HOST:PORT; what needs no proxy goes into NO_PROXY"
+        raise UsageError("only HTTP proxies can be used", url=proxy, hint=hint)
+    _tell_once(parts.hostname or "", proxy)
+    return proxy
+
+
+def _is_direct(host: str, port: int | None, rules: str) -> bool:
+    """Whether ``NO_PROXY`` names a host: itself, a domain above it, a network that its address is in, or ``*``."""
+    for rule in rules.lower().replace(",", " ").split():
+        name, _, of_port = rule.rpartition(":") if re.search(r"[^:]:[0-9]+$", rule) else (rule, "", "")
+        if of_port and of_port != str(port):
+            continue
+        if name == "*" or _matches(host.lower(), name.strip("[]")):
+            return True
+    return False
+
+
+def _matches(host: str, rule: str) -> bool:
+    domain = rule.removeprefix("*").lstrip(".")
+    if domain and (host == domain or host.endswith(f".{domain}")):
+        return True
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=256)
+def _tell_once(host: str, proxy: str) -> None:
+    import logging
+
+    logging.getLogger(__name__).info("%s is reached through the proxy %s", host, proxy)
+
+
+# -- clients
+
+
+def httpx_options(url: str, **more: Any) -> dict[str, Any]:
+    """Arguments for ``httpx.Client``, and for what passes them on to it.
+
+    Parameters
+    ----------
+    url : of the server that is asked.
+    """
     import httpx
 
+    connect, silence = timeouts()
+    context = ssl_context()
+    proxy = proxy_for(url)
+    over_tls = proxy is not None and proxy[:6].lower() == "https:"
     return {
-        "timeout": httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS, pool=None),
+        "timeout": httpx.Timeout(silence, connect=connect, pool=None),
         "limits": httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+        "verify": context,
+        "proxy": None if proxy is None else httpx.Proxy(proxy, ssl_context=context if over_tls else None),
+        "trust_env": False,
         **more,
     }
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from atdata_cli import config
+from atdata_cli import config, net
 from atdata_cli.atproto.identity import Identity, configured_url, is_did, plain_authority, resolve
 from atdata_cli.atproto.sessionfile import SessionFile, Tokens
 from atdata_cli.atproto.transport import ExpiredTokenError, SwapError, Transport, http_errors
@@ -70,7 +70,7 @@ class Session:
         self.did = identity.did
         self.handle = identity.handle
         self.pds_url = identity.pds_url
-        self.retry = retry or Retry()
+        self.retry = retry or net.retry()
         self._identity = identity
         self._tokens = tokens
         self._file = file
@@ -109,7 +109,7 @@ class Session:
         AuthError : the password is wrong, or *pds_url* is not the account's server.
         NotFoundError : nobody has this handle.
         """
-        retry = retry or Retry()
+        retry = retry or net.retry()
         identity = retry.run(lambda: _own_identity(handle, pds_url))
         tokens = retry.run(lambda: _create_session(identity, password))
         identity = Identity(identity.did, tokens.handle, identity.pds_url)
@@ -160,7 +160,7 @@ class Session:
         ------
         NotFoundError : there is no such account.
         """
-        retry = retry or Retry()
+        retry = retry or net.retry()
         return cls(retry.run(lambda: resolve(authority)), retry=retry)
 
     @property

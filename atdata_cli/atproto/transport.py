@@ -21,7 +21,7 @@ from atdata_cli.errors import (
     TemporaryError,
     UsageError,
 )
-from atdata_cli.net import client_options, is_secure, user_agent
+from atdata_cli.net import CA_HINT, httpx_options, is_secure, user_agent
 
 __all__ = [
     "BlobMissingError",
@@ -118,7 +118,7 @@ class Transport:
             if method is not None:
                 method(response)
 
-        request = Request(**client_options(event_hooks={"response": [look]}))
+        request = Request(**httpx_options(url, event_hooks={"response": [look]}))
         request.add_additional_header("User-Agent", user_agent())
         self.client = Client(url, request=request)
         self._closing = weakref.finalize(self, request.close)
@@ -258,8 +258,7 @@ def transport_error(error: BaseException, url: str) -> AtdataError:
 
     reason = _short(str(error)) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        hint = "check the server's certificate; SSL_CERT_FILE names the file of a CA of your own"
-        return AtdataError(f"the connection is not secure: {reason}", url=url, hint=hint)
+        return AtdataError(f"the connection is not secure: {reason}", url=url, hint=CA_HINT)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.TooManyRedirects):
         return AtdataError(f"cannot be asked: {reason}", url=url)
     if isinstance(error, httpx.ProxyError):

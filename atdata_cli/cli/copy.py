@@ -36,6 +36,9 @@ def copy(
     source_region: opt.SourceRegion = None,
     source_no_sign_request: opt.SourceUnsigned = False,
     source_store_option: opt.SourceOption = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -56,6 +59,7 @@ def copy(
     from atdata_cli.stores.registry import open_store
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     writing = opt.store_options(endpoint_url, profile, region, store_option)
     reading = opt.store_options(
         source_endpoint_url or endpoint_url, source_profile or profile, source_region or region, source_store_option

@@ -46,6 +46,9 @@ def inspect(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -67,6 +70,7 @@ def inspect(
         _check_alone(verify=verify, html=html)
     write_report = _page_writer(html, as_json=json)
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     stores = opt.store_options(endpoint_url, profile, region, store_option)
     indexes = opt.index_options(index, stores)
     if parse(ref).kind == "index":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from atdata_cli.indexes.registry import IndexOptions
     from atdata_cli.stores.registry import StoreOptions
 
-__all__ = ["index_options", "parse_duration", "parse_size", "store_options"]
+__all__ = ["index_options", "parse_duration", "parse_seconds", "parse_size", "store_options", "use_network"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -57,6 +57,28 @@ def store_options(
             raise UsageError(f"-o {pair}: KEY=VALUE is needed")
         values[name] = value
     return StoreOptions(endpoint_url=endpoint_url, profile=profile, region=region, options=values)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of ``30``, ``0.5``, ``30s`` or ``2m``.
+
+    Raises
+    ------
+    typer.BadParameter : it is no such time, or none at all.
+    """
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*([smh]?)", str(text).strip().lower())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    if not seconds:
+        raise typer.BadParameter(f"{text!r} is no time to wait; 30, 30s and 2m are")
+    return seconds
+
+
+def use_network(retries: int | None, timeout: float | None, ca_bundle: str | None) -> None:
+    """How servers are met, from the options that all commands share, in all of this run."""
+    if (retries, timeout, ca_bundle) != (None, None, None):
+        from atdata_cli.net import configure
+
+        configure(retries=retries, timeout=timeout, ca_bundle=ca_bundle)
 
 
 def index_options(file: str | None, stores: StoreOptions) -> IndexOptions:
@@ -141,6 +163,19 @@ Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region; de
 StoreOption = Annotated[
     list[str] | None,
     typer.Option("-o", "--store-option", metavar="KEY=VALUE", help="Option of the store's file system; repeatable."),
+]
+Retries = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Repeat a request N times if it fails for the moment; default 6.")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TIME", parser=parse_seconds, help="How long a server may be silent: 30, 90s, 2m; default 60s."
+    ),
+]
+CaBundle = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Trust these certificate authorities; default SSL_CERT_FILE, else the system's."),
 ]
 
 # Indexes.

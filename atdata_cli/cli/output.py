@@ -87,6 +87,21 @@ class Progress(Protocol):
     def source(self) -> _Position | None: ...  # noqa: D102
 
 
+def _listen(output: Output) -> None:
+    """Show what the layers below log: that a server keeps a run waiting to everybody, the rest if it is asked for."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show = output.say if record.levelno >= logging.WARNING else output.detail
+            show(record.getMessage())
+
+    logger = logging.getLogger("atdata_cli")
+    logger.handlers = [Handler()]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if output.verbose else logging.WARNING)
+
+
 class Output:
     """How one command talks.
 
@@ -101,6 +116,7 @@ class Output:
         self.verbose = verbose and not quiet
         self._color = _wants_color(color)
         self._progress = sys.stderr.isatty() and not (as_json or quiet or no_progress)
+        _listen(self)
 
     @property
     def rich_stdout(self) -> bool:

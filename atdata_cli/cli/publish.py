@@ -45,6 +45,9 @@ def publish(
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
     exit_unchanged: opt.ExitUnchanged = False,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -63,6 +66,7 @@ def publish(
     from atdata_cli.stores.inputs import StoreFiles
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     named = _target(target)
     if ref == "-":
         raise UsageError("standard input is no dataset that stays", hint="write it to a store first")
@@ -150,6 +154,9 @@ def unpublish(
     target: opt.Target,
     yes: opt.Yes = False,
     index: opt.IndexFile = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -160,6 +167,7 @@ def unpublish(
     from atdata_cli.indexes.registry import IndexOptions, open_index
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     named = _target(target)
     into = open_index(named.authority, IndexOptions(file=index))
     withdrawal = into.plan_withdrawal(named.name, named.version)

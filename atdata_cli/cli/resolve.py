@@ -37,6 +37,9 @@ def resolve(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.LongStoreOption = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -57,6 +60,7 @@ def resolve(
     output = Output(
         as_json=form == opt.UrlFormat.JSON, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color
     )
+    opt.use_network(retries, timeout, ca_bundle)
     options = opt.store_options(endpoint_url, profile, region, store_option)
     options = dataclasses.replace(options, anonymous=no_sign_request)
     files = StoreFiles(options)

@@ -22,6 +22,9 @@ def prune(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -34,6 +37,7 @@ def prune(
     Updates leave the shards that they replace, for those who read the manifest of before; from now on their reads fail.
     """
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     destination = _destination(dest, opt.store_options(endpoint_url, profile, region, store_option))
     _tell(output, destination, destination.prune(dry_run=dry_run), dry_run=dry_run)
 
@@ -44,6 +48,9 @@ def abort(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -56,6 +63,7 @@ def abort(
     A finished dataset there stays as it is. A run that still writes there would lose its work: end it first.
     """
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     destination = _destination(dest, opt.store_options(endpoint_url, profile, region, store_option))
     _tell(output, destination, destination.abort(dry_run=dry_run), dry_run=dry_run)
 

@@ -82,6 +82,9 @@ def write(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -97,6 +100,7 @@ def write(
     from atdata_cli.sources.registry import ReadOptions
 
     output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
     stores = opt.store_options(endpoint_url, profile, region, store_option)
     reading = ReadOptions(

@@ -6,22 +6,23 @@ import builtins
 import io
 import os
 import threading
-import time
 import weakref
-from collections.abc import Coroutine, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
-from atdata_cli.errors import AuthError, DataError, NotFoundError, TemporaryError, UsageError
+from atdata_cli import net
+from atdata_cli.errors import AtdataError, AuthError, DataError, NotFoundError, TemporaryError, UsageError
+from atdata_cli.retry import Retry
 from atdata_cli.shards.protocols import ObjectInfo
 from atdata_cli.stores import s3_sign
 from atdata_cli.stores.base import Session, StoreBase
-from atdata_cli.stores.s3_errors import BARE_CODES, error_code, retries_made, translated
+from atdata_cli.stores.s3_errors import BARE_CODES, error_code, note_retries, request_error, retries_made, translated
 from atdata_cli.stores.s3_upload import PART_SIZE, S3Sink, Uploads
 
 __all__ = ["S3DataStore", "S3Options"]
@@ -30,10 +31,13 @@ MIB = 1 << 20
 READ_AHEAD = 4 * MIB
 SMALL_OBJECT = 256 * MIB
 LONGEST_URL = 7 * 24 * 3600  # SigV4's limit
-CONFLICT_ATTEMPTS = 8
 DELETED_AT_ONCE = 1000
 
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 60.0
+
 _Answer = tuple[dict[str, Any], bytes]
+_T = TypeVar("_T")
 
 _connections: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
 
@@ -45,8 +49,8 @@ class S3Options:
     Attributes
     ----------
     part_size : bytes of a part of a multipart upload, at least 5 MiB; ``16M`` and so on as text.
-    retries : how often a request is repeated after a temporary failure.
-    connect_timeout, read_timeout : seconds.
+    retries : how often a request is repeated after a temporary failure; as :mod:`atdata_cli.net` says by default.
+    connect_timeout, read_timeout : seconds; likewise.
     expires : seconds for which a presigned URL is good.
     addressing : ``path``, ``virtual`` or ``auto``: where the bucket's name goes in a URL.
     requester_pays : pay for the transfer from such a bucket.
@@ -54,9 +58,9 @@ class S3Options:
     """
 
     part_size: int = PART_SIZE
-    retries: int = 4
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
+    retries: int = field(default_factory=lambda: net.retry().retries)
+    connect_timeout: float = field(default_factory=lambda: net.timeouts(CONNECT_SECONDS, SILENCE_SECONDS)[0])
+    read_timeout: float = field(default_factory=lambda: net.timeouts(CONNECT_SECONDS, SILENCE_SECONDS)[1])
     expires: int = 3600
     addressing: str = "auto"
     requester_pays: bool = False
@@ -74,7 +78,8 @@ class S3Options:
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> S3Options:
         """Make them from a mapping whose values may be text."""
-        known = {field.name: field.default for field in fields(cls)}
+        default = cls()
+        known = {one.name: getattr(default, one.name) for one in fields(cls)}
         values: dict[str, Any] = {}
         for name, value in options.items():
             if name not in known:
@@ -245,7 +250,7 @@ class S3DataStore(StoreBase):
             if self._fs is None:
                 # Shared while anybody holds it: connecting takes long, and what a request to the bucket has taught
                 # the client (a redirect to its region) is needed to sign URLs.
-                key = (os.getpid(), self._account, self._options, _aws_variables())
+                key = (os.getpid(), self._account, self._options, _aws_variables(), net.settings())
                 self._fs = _connections.get(key)
             if self._fs is None:
                 with translated(self.url(""), doing="connect to"):
@@ -262,6 +267,7 @@ class S3DataStore(StoreBase):
         import s3fs
 
         account, options = self._account, self._options
+        told = {"region_name": account.region, "verify": net.s3_ca_file()}
         fs = s3fs.S3FileSystem(
             anon=account.anonymous,
             key=account.key,
@@ -269,7 +275,7 @@ class S3DataStore(StoreBase):
             token=account.token,
             endpoint_url=account.endpoint_url,
             requester_pays=options.requester_pays,
-            client_kwargs={"region_name": account.region} if account.region else {},
+            client_kwargs={name: value for name, value in told.items() if value},
             config_kwargs={
                 # boto's default would presign with SigV2 for custom endpoints.
                 "signature_version": "s3v4",
@@ -278,7 +284,7 @@ class S3DataStore(StoreBase):
                 "response_checksum_validation": "when_required",
                 "connect_timeout": options.connect_timeout,
                 "read_timeout": options.read_timeout,
-                "retries": {"mode": "standard", "total_max_attempts": options.retries + 1},
+                "retries": {"mode": "standard", "total_max_attempts": 1},  # repeating is for Retry alone
                 # Bodies have their own checksum; a second one in the signature would cost a SHA-256.
                 "s3": {"payload_signing_enabled": False, "addressing_style": options.addressing},
             },
@@ -288,13 +294,53 @@ class S3DataStore(StoreBase):
             skip_instance_cache=True,
             **({"profile": account.profile} if account.profile else {}),
         )
+        fs.retries = 1
         fs.connect()
+        _choose_proxies(fs.s3)
         _forbid_waiting_for_continue(fs.s3)
         s3_sign.prepare(fs.s3, requester_pays=options.requester_pays)
         return fs
 
-    def _call(self, method: str, **params: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.fs.call_s3(method, **params)
+    def _call(
+        self, method: str, *, stop: threading.Event | None = None, retry: Retry | None = None, **params: Any
+    ) -> dict[str, Any]:
+        """The answer to a request; repeated as *retry* says, by default that of the options, until *stop* is set.
+
+        Raises
+        ------
+        OSError : the last failure, as s3fs tells it. :func:`.s3_errors.retries_made` says how often it was sent before.
+        """
+        call_s3 = self.fs.call_s3
+        answer: dict[str, Any] = self._repeat(lambda: call_s3(method, **params), params, stop=stop, retry=retry)
+        return answer
+
+    def _repeat(
+        self,
+        ask: Callable[[], _T],
+        params: Mapping[str, Any],
+        *,
+        stop: threading.Event | None = None,
+        retry: Retry | None = None,
+    ) -> _T:
+        sent = 0
+
+        def attempt() -> _T:
+            nonlocal sent
+            sent += 1
+            if "Body" in params:
+                params["Body"].seek(0)
+            return ask()
+
+        def meaning(error: Exception) -> AtdataError:
+            return request_error(error, self.url(params.get("Key", "")))
+
+        try:
+            answer = (retry or Retry(self._options.retries)).run(attempt, stop=stop, meaning=meaning)
+        except Exception as error:
+            note_retries(error, sent - 1)
+            raise
+        if isinstance(answer, dict):
+            answer.get("ResponseMetadata", {})["RetryAttempts"] = sent - 1
         return answer
 
     @property
@@ -386,7 +432,7 @@ class S3DataStore(StoreBase):
         return iter(sorted(self._pages(folder), key=attrgetter("name")))
 
     def _pages(self, folder: str) -> Iterator[ObjectInfo]:
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         while True:
             with translated(self.url(folder), doing="list"):
                 page = self._call("list_objects_v2", Bucket=self.bucket, Prefix=folder, **more)
@@ -434,22 +480,17 @@ class S3DataStore(StoreBase):
     def _put_if(self, name: str, data: bytes, **condition: Any) -> bool:
         where = self._where(name)
         with translated(self.url(name), doing="write to"):
-            for attempt in range(CONFLICT_ATTEMPTS):
-                try:
-                    self._uploads.send("put_object", memoryview(data), once=True, **where, **condition)
-                except OSError as error:
-                    code = error_code(error)
-                    if code in ("PreconditionFailed", "412"):
-                        # botocore repeats it if the first answer was lost: what is in the way may be ours.
-                        return retries_made(error) > 0 and self.read(name) == data
-                    if code == "NoSuchKey":
-                        return False
-                    if code not in ("ConditionalRequestConflict", "409"):
-                        raise
-                    time.sleep(0.05 * 2**attempt)
-                else:
-                    return True
-        raise TemporaryError("others keep writing to it at the same time", url=self.url(name), hint="try again")
+            try:
+                self._uploads.send("put_object", memoryview(data), once=True, **where, **condition)
+            except OSError as error:
+                code = error_code(error)
+                if code in ("PreconditionFailed", "412"):
+                    # It is sent again if the first answer was lost: what is in the way may be ours.
+                    return retries_made(error) > 0 and self.read(name) == data
+                if code == "NoSuchKey":
+                    return False
+                raise
+            return True
 
     def delete(self, name: str) -> None:
         """Remove an object; no error if it is not there."""
@@ -484,7 +525,7 @@ class S3DataStore(StoreBase):
 
     def _unfinished(self, prefix: str) -> Iterator[dict[str, Any]]:
         folder = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         while True:
             with translated(self.url(folder), doing="list the uploads of"):
                 page = self._call("list_multipart_uploads", Bucket=self.bucket, Prefix=folder, **more)
@@ -508,11 +549,7 @@ class S3DataStore(StoreBase):
         from fsspec.asyn import sync
 
         fs = self.fs
-        for attempt in range(self._options.retries):
-            with suppress(ConnectionError):
-                return cast(_Answer, sync(fs.loop, _download, fs, limit, params))
-            time.sleep(0.1 * 2**attempt)
-        return cast(_Answer, sync(fs.loop, _download, fs, limit, params))
+        return self._repeat(lambda: cast(_Answer, sync(fs.loop, _download, fs, limit, params)), params)
 
     def _sync(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run *work* in the event loop of the connection."""
@@ -535,6 +572,18 @@ def _utf8_size(name: str) -> int:
         return len(name.encode("utf-8"))
     except UnicodeEncodeError:
         return 0
+
+
+def _choose_proxies(client: Any) -> None:
+    """Let proxies be chosen as for all other connections. botocore knows no networks in ``NO_PROXY``."""
+    from botocore.httpsession import ProxyConfiguration
+
+    class Proxies(ProxyConfiguration):  # type: ignore[misc]
+        def proxy_url_for(self, url: str) -> str | None:
+            return net.proxy_for(url)
+
+    # Where this name is another one, those that botocore found in the environment stay.
+    client._endpoint.http_session._proxy_config = Proxies()
 
 
 def _forbid_waiting_for_continue(client: Any) -> None:
@@ -561,7 +610,6 @@ async def _download(fs: Any, limit: int, params: dict[str, Any]) -> _Answer:
         try:
             data: bytes = await body.read()
         except Exception as error:
-            # botocore repeats what fails before the body, not within it.
             raise ConnectionError("the connection broke within the body") from error
     return answer, data
 

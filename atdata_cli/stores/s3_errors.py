@@ -16,12 +16,23 @@ from atdata_cli.errors import (
     AuthError,
     IntegrityError,
     NotFoundError,
+    RateLimitedError,
     TemporaryError,
     UsageError,
     from_os_error,
 )
+from atdata_cli.retry import seconds_to_wait
 
-__all__ = ["BARE_CODES", "answer_error", "error_code", "retries_made", "translate", "translated"]
+__all__ = [
+    "BARE_CODES",
+    "answer_error",
+    "error_code",
+    "note_retries",
+    "request_error",
+    "retries_made",
+    "translate",
+    "translated",
+]
 
 # A HEAD request's answer has no body: its code is the bare HTTP status.
 BARE_CODES = frozenset({"400", "403", "404"})
@@ -96,6 +107,8 @@ _TEMPORARY_CODES = frozenset(
     | {"OperationAborted", "ConditionalRequestConflict", "IncompleteBody", "429"}
 )
 
+_FINAL_CODES = frozenset({"PreconditionFailed", "412", "NoSuchUpload"})
+
 _NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile (AWS_PROFILE or --profile); "
     "a public bucket needs none with --no-sign-request"
@@ -121,26 +134,30 @@ _CLASSES: dict[str, _Known] = {
     "SSLError": (
         AtdataError,
         "the server's certificate is not trusted, or it does not speak TLS",
-        "set AWS_CA_BUNDLE to the certificate authority's file, or check http:// against https://",
+        "name the file of its authority: --ca-bundle FILE, or AWS_CA_BUNDLE; or check http:// against https://",
     ),
     "EndpointConnectionError": (
         TemporaryError,
         "the server cannot be reached",
-        "check the endpoint (AWS_ENDPOINT_URL or --endpoint-url) and the network",
+        "check the endpoint (AWS_ENDPOINT_URL or --endpoint-url) and the network, and try again",
     ),
     "ConnectTimeoutError": (
         TemporaryError,
         "the server does not answer",
-        "check the endpoint (AWS_ENDPOINT_URL or --endpoint-url) and the network",
+        "check the endpoint (AWS_ENDPOINT_URL or --endpoint-url) and the network, and try again",
     ),
     "ProxyConnectionError": (
         TemporaryError,
         "the proxy cannot be reached",
-        "check HTTPS_PROXY and HTTP_PROXY",
+        "check HTTPS_PROXY and HTTP_PROXY, and try again",
     ),
     "ReadTimeoutError": (TemporaryError, "the server stopped answering", _AGAIN),
     "FSTimeoutError": (TemporaryError, "the server stopped answering", _AGAIN),
-    "ResponseParserError": (TemporaryError, "the answer is not one of an S3 server", "check the endpoint"),
+    "ResponseParserError": (
+        TemporaryError,
+        "the answer is not one of an S3 server",
+        "check the endpoint, and try again",
+    ),
     "HTTPClientError": (TemporaryError, "the connection broke", _AGAIN),
     "ConnectionError": (TemporaryError, "the connection broke", _AGAIN),
     "ClientError": (TemporaryError, "the connection broke", _AGAIN),
@@ -174,10 +191,29 @@ def error_code(error: BaseException) -> str | None:
     return None if response is None else str(response["Error"].get("Code") or "")
 
 
+def note_retries(error: BaseException, count: int) -> None:
+    """Keep in a server's answer how often the request had been sent before; see :func:`retries_made`."""
+    response = _response(error)
+    if response is not None:
+        response.setdefault("ResponseMetadata", {})["RetryAttempts"] = count
+
+
 def retries_made(error: BaseException) -> int:
-    """How often botocore had repeated the request before this answer."""
+    """How often the request had been sent before this answer: an earlier one, which was lost, may have done it."""
     response = _response(error) or {}
     return int(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+
+
+def request_error(error: Exception, url: str) -> AtdataError:
+    """What an error means for the request that met it: whether the same request can succeed later, and when.
+
+    A run may well succeed after another one has changed or ended something; the request as it is cannot.
+    """
+    if error_code(error) in _FINAL_CODES:
+        return AtdataError("the request is out of date", url=url)
+    told = translate(error, url, "send")
+    told.message = told.message.removeprefix("cannot send it: ")  # callers know what it was for
+    return told
 
 
 @contextmanager
@@ -203,6 +239,9 @@ def translate(error: Exception, url: str, doing: str) -> AtdataError:
     response = _response(error)
     if response is not None:
         kind, reason, hint = _from_answer(response)
+        wait = seconds_to_wait(response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+        if kind is TemporaryError and wait is not None:
+            return RateLimitedError(f"cannot {doing} it: {reason}", wait=wait, url=url, hint=hint)
         return kind(f"cannot {doing} it: {reason}", url=url, hint=hint or None)
     for one in _chain(error):
         for base in type(one).__mro__:

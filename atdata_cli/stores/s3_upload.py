@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from atdata_cli.errors import IntegrityError, UsageError
+from atdata_cli.retry import Retry
 from atdata_cli.shards.protocols import Chunk
 from atdata_cli.stores.s3_errors import error_code, translated
 
@@ -24,11 +27,13 @@ MAX_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfac
 GROW_AFTER = 5_000
 GROW_EVERY = 1_000
 ABORT_SECONDS = 1.0
+ABORTING = Retry(retries=2, first=0.2)  # whoever gives up does not wait for long
 SEND_SIZE = 1 << 20
 SEND_ATTEMPTS = 3
 
 Call = Callable[..., dict[str, Any]]
-"""``S3FileSystem.call_s3``: method name and botocore parameters to the parsed answer."""
+"""As ``S3FileSystem.call_s3``: method name and botocore parameters to the parsed answer; ``stop`` and ``retry`` are of
+the repeating."""
 
 
 def part_size(number: int, base: int) -> int:
@@ -119,7 +124,7 @@ class Uploads:
 
     Parameters
     ----------
-    call : ``S3FileSystem.call_s3`` or a function that finds it.
+    call : makes requests, and repeats what fails for the moment.
     part : bytes of a part.
     """
 
@@ -150,7 +155,14 @@ class Uploads:
             self._buffers.append(buffer)
 
     def send(
-        self, method: str, data: memoryview, *, declared: bool = False, once: bool = False, **params: Any
+        self,
+        method: str,
+        data: memoryview,
+        *,
+        declared: bool = False,
+        once: bool = False,
+        stop: threading.Event | None = None,
+        **params: Any,
     ) -> tuple[dict[str, Any], str | None]:
         """``PutObject`` or ``UploadPart`` with *data* as body, so that no damage on the way goes unnoticed.
 
@@ -158,6 +170,7 @@ class Uploads:
         ----------
         declared : the multipart upload was begun with CRC-32, so that all its parts need one.
         once : never send again what may have been stored: the request has a condition that would then fail.
+        stop : ends the pauses between attempts.
 
         Returns
         -------
@@ -171,7 +184,7 @@ class Uploads:
             crc = _crc32(data) if self.takes_crc and (self.echoes or declared) else None
             md5 = _md5(data) if once or crc is None or not self.echoes else None
             try:
-                answer = self.call(method, Body=PartBody(data), **_checks(crc, md5), **params)
+                answer = self.call(method, Body=PartBody(data), stop=stop, **_checks(crc, md5), **params)
             except OSError as error:
                 if crc is not None and _refuses_checksum(error):
                     self.takes_crc = False
@@ -238,6 +251,7 @@ class S3Sink:
         self._declared = False
         self._parts: list[Future[Part]] = []
         self._failed: Exception | None = None
+        self._stop = threading.Event()
         self._open = True
 
     def write(self, chunk: Chunk, /) -> None:
@@ -281,6 +295,7 @@ class S3Sink:
         answer is not waited for.
         """
         self._open = False
+        self._stop.set()
         self._buffer, self._filled = bytearray(), 0
         started, self._upload_id = self._upload_id, None
         if started is None:
@@ -293,7 +308,7 @@ class S3Sink:
             return
         with translated(self._url, doing="abort the upload to"):
             try:
-                self._uploads.call("abort_multipart_upload", UploadId=started.result(), **self._where)
+                self._uploads.call("abort_multipart_upload", retry=ABORTING, UploadId=started.result(), **self._where)
             except OSError as error:
                 if error_code(error) not in ("NoSuchUpload", "NoSuchKey", "404"):
                     raise
@@ -339,16 +354,31 @@ class S3Sink:
 
     def _begin(self) -> str:
         algorithm = {"ChecksumAlgorithm": "CRC32"} if self._uploads.takes_crc and self._uploads.echoes else {}
+        begun = time.monotonic()
         try:
-            answer = self._uploads.call("create_multipart_upload", **algorithm, **self._where)
+            answer = self._uploads.call("create_multipart_upload", stop=self._stop, **algorithm, **self._where)
         except OSError as error:
             if not algorithm or not _refuses_checksum(error):
                 raise
             self._uploads.takes_crc = False
             algorithm = {}
-            answer = self._uploads.call("create_multipart_upload", **self._where)
+            answer = self._uploads.call("create_multipart_upload", stop=self._stop, **self._where)
         self._declared = bool(algorithm)
-        return str(answer["UploadId"])
+        upload_id = str(answer["UploadId"])
+        if answer.get("ResponseMetadata", {}).get("RetryAttempts"):
+            with suppress(Exception):  # the upload itself goes well
+                self._end_lost(upload_id, time.monotonic() - begun)
+        return upload_id
+
+    def _end_lost(self, upload_id: str, seconds: float) -> None:
+        """Abort the uploads that were begun for us within these *seconds*, but whose answer was lost."""
+        where = {"Bucket": self._where["Bucket"], "Prefix": self._where["Key"]}
+        rows = self._uploads.call("list_multipart_uploads", stop=self._stop, **where).get("Uploads", [])
+        ours = {row["UploadId"]: row["Initiated"] for row in rows}[upload_id]
+        for row in rows:
+            age = (ours - row["Initiated"]).total_seconds()  # the server's clock on both sides
+            if row["Key"] == self._where["Key"] and row["UploadId"] != upload_id and -1 <= age <= seconds + 1:
+                self._uploads.call("abort_multipart_upload", stop=self._stop, UploadId=row["UploadId"], **self._where)
 
     def _upload_part(
         self, upload_id: Future[str], number: int, buffer: bytearray, data: memoryview, read: Future[None] | None
@@ -357,17 +387,18 @@ class S3Sink:
             raise self._failed
         try:
             where = {"UploadId": upload_id.result(), "PartNumber": number, **self._where}
-            answer, crc = self._uploads.send("upload_part", data, declared=self._declared, **where)
+            answer, crc = self._uploads.send("upload_part", data, declared=self._declared, stop=self._stop, **where)
         except Exception as error:
             # After a failure the connection may still hold the buffer, so it is not used again.
             self._failed = error
+            self._stop.set()
             raise
         self._uploads.recycle(buffer, read)
         return Part(number, answer["ETag"], crc if self._declared else None)
 
     def _put_whole(self) -> None:
         buffer, data, read = self._filled_part()
-        self._uploads.send("put_object", data, **self._where)
+        self._uploads.send("put_object", data, stop=self._stop, **self._where)
         self._uploads.recycle(buffer, read)
 
     def _complete(self, upload_id: str, parts: list[Part]) -> None:
@@ -375,7 +406,7 @@ class S3Sink:
         try:
             self._uploads.call("complete_multipart_upload", UploadId=upload_id, MultipartUpload=rows, **self._where)
         except OSError as error:
-            # botocore repeats a request whose answer was lost; then the upload is gone, the object there.
+            # A request whose answer was lost is sent again; then the upload is gone, the object there.
             if error_code(error) != "NoSuchUpload" or not self._is_complete(parts):
                 raise
 
