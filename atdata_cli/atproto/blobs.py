@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import io
 import re
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -16,7 +15,7 @@ from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import MAX_BLOB_BYTES, TAR
 from atdata_cli.atproto.transport import answer_error, transport_error
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UsageError
-from atdata_cli.net import client_options, user_agent
+from atdata_cli.net import httpx_options, proxy_for, ssl_context, user_agent
 
 __all__ = ["GET_BLOB", "UPLOAD_BLOB", "blob_cid", "blob_limit", "blob_size", "blob_url", "looks_like", "open_blob"]
 
@@ -93,7 +92,7 @@ def blob_limit(session: Session) -> int:
     told = described.get("blobUploadLimit") if isinstance(described, dict) else None
     if isinstance(told, int) and not isinstance(told, bool) and told > 0:
         return min(told, MAX_BLOB_BYTES)
-    if urllib.request.getproxies().get(urlsplit(session.pds_url).scheme) is not None:
+    if proxy_for(session.pds_url) is not None:
         return MAX_BLOB_BYTES  # a proxy would take the announced blob before it asks the server
     if session.pds_url not in _found_limits:
         session.get("com.atproto.server.getSession")  # renews the token, if that is due
@@ -115,8 +114,9 @@ def _takes(session: Session, size: int) -> bool:
     """Whether a server waits for a blob of that size; none is sent."""
     # Neither httpx nor the SDK can send headers and wait.
     parts = urlsplit(session.pds_url)
-    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = connect(parts.netloc, timeout=_PROBE_SECONDS)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=_PROBE_SECONDS)
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=_PROBE_SECONDS, context=ssl_context())
     headers = {"Content-Type": TAR, "Content-Length": str(size), "User-Agent": user_agent()}
     try:
         connection.putrequest("POST", f"/xrpc/{UPLOAD_BLOB}")
@@ -144,7 +144,7 @@ def blob_size(session: Session, cid: str) -> int | None:
     """Bytes of a blob; None if it is not there."""
 
     def attempt() -> int | None:
-        with _client() as client, _answers(session, cid):
+        with _client(session.pds_url) as client, _answers(session, cid):
             response = client.head(blob_url(session.pds_url, session.did, cid), headers=_PLAIN)
             _check(response, b"", session, cid)
             length = response.headers.get("content-length", "")
@@ -174,11 +174,11 @@ def open_blob(session: Session, cid: str) -> BinaryIO:
 _PLAIN = {"Accept-Encoding": "identity"}  # compressed, tars come seven times slower, and without their length
 
 
-def _client() -> Any:
+def _client(url: str) -> Any:
     import httpx
 
     # Servers may keep blobs elsewhere and say where. Nothing secret is sent.
-    return httpx.Client(**client_options(follow_redirects=True, headers={"User-Agent": user_agent()}))
+    return httpx.Client(**httpx_options(url, follow_redirects=True, headers={"User-Agent": user_agent()}))
 
 
 @contextmanager
@@ -240,7 +240,7 @@ class _BlobReader(io.RawIOBase):
 
     def _ask(self) -> None:
         self._leave()
-        self._client = _client()
+        self._client = _client(self._session.pds_url)
         with _answers(self._session, self._cid):
             request = self._client.build_request(
                 "GET", blob_url(self._session.pds_url, self._session.did, self._cid), headers=_PLAIN
