@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA
-from tests.cli.conftest import Cli, environment
+from tests.cli.conftest import COMMAND, Cli, environment
 from tests.e2e.test_reference import ROW_TYPE, json_rows, reference
 from tests.servers.pds import Account, run_pds
 
 __all__ = ["reference"]
+
+UPLOAD = "local.atdata-cli.upload"
 
 READ = """
 import json, sys, hashlib, webdataset
@@ -286,3 +290,38 @@ done([*counts, count])
 """
     arguments = [pds_account.pds_url, pds_account.did]
     assert reference(ROW_TYPE + LOAD + script, *arguments) == [1003] * 3 + [count]
+
+
+def test_a_killed_write_goes_on_and_leaves_nothing(cli: Cli, pds_account, tmp_path):
+    folder = tmp_path / "big"
+    folder.mkdir()
+    for number in range(48):
+        (folder / f"{number:02d}.bin").write_bytes(random.Random(number).randbytes(1 << 20))
+    target = f"@{pds_account.handle}/big"
+    arguments = ["write", "big", target, "--max-size", "2200K"]
+    home = tmp_path / "home"
+    env = environment(home, pds_account.env)
+    process = subprocess.Popen([str(COMMAND), *arguments], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (ties := pds_account.records(UPLOAD)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it was done before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert pds_account.records(ENTRY) == []
+    alive = set(pds_account.blobs())
+    assert {blob["ref"]["$link"] for tie in ties for blob in tie["value"]["blobs"]} <= alive
+    again = cli(*arguments, env=pds_account.env)
+    assert again.code == 0, again.err
+    assert len(again.lines) == 24
+    cids = {line.rpartition("/")[2] for line in again.lines}
+    assert alive <= cids
+    assert set(pds_account.blobs()) == cids
+    assert pds_account.records(UPLOAD) == []
+    assert len(pds_account.records(ENTRY)) == len(pds_account.records(LABEL)) == 1
+    # And from there to a disk, every byte checked.
+    copied = cli("copy", target, tmp_path / "here", env=public(pds_account))
+    assert copied.code == 0, copied.err
+    samples = read_elsewhere(cli("resolve", tmp_path / "here", "--format", "wds").lines[0], tmp_path)
+    assert samples == hashes(folder)
