@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import io
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ UPLOAD_BLOB = "com.atproto.repo.uploadBlob"
 
 _RAW_SHA256 = bytes((0x01, 0x55, 0x12, 0x20))  # CID version 1, raw bytes, SHA-256, 32 bytes
 _CHUNK = 1 << 20
-_PROBE_SECONDS = 5.0
+_PROBE_SECONDS = 1.0
 # What installers and the server's code set, and round numbers between; the lexicon allows no more than the first.
 _USUAL_LIMITS = (MAX_BLOB_BYTES, 50_000_000, 20 << 20, 10 << 20, 5 << 20, 5_000_000, 1 << 20, 1_000_000)
 
@@ -88,7 +89,9 @@ def blob_limit(session: Session) -> int:
     The server is asked; an older one does not tell, and is sent nothing but headers that announce a blob, which it
     refuses at once if it is too large.
     """
+    began = time.monotonic()
     described = session.get("com.atproto.server.describeServer")
+    took = time.monotonic() - began
     told = described.get("blobUploadLimit") if isinstance(described, dict) else None
     if isinstance(told, int) and not isinstance(told, bool) and told > 0:
         return min(told, MAX_BLOB_BYTES)
@@ -96,27 +99,29 @@ def blob_limit(session: Session) -> int:
         return MAX_BLOB_BYTES  # a proxy would take the announced blob before it asks the server
     if session.pds_url not in _found_limits:
         session.get("com.atproto.server.getSession")  # renews the token, if that is due
-        _found_limits[session.pds_url] = _probed_limit(session)
+        # A refusal comes at once: a server that has not answered in many times that, waits for the blob.
+        patience = min(max(10 * took, _PROBE_SECONDS), 10 * _PROBE_SECONDS)
+        _found_limits[session.pds_url] = _probed_limit(session, patience)
     return _found_limits[session.pds_url]
 
 
-_found_limits: dict[str, int] = {}  # by server: a probe waits for seconds
+_found_limits: dict[str, int] = {}  # by server: a probe waits
 
 
-def _probed_limit(session: Session) -> int:
+def _probed_limit(session: Session, patience: float) -> int:
     for size in _USUAL_LIMITS:
-        if session.retry.run(lambda size=size: _takes(session, size)):  # type: ignore[misc]
+        if session.retry.run(lambda size=size: _takes(session, size, patience)):  # type: ignore[misc]
             return size
     raise AtdataError("the server takes no blobs of a useful size", url=session.pds_url)
 
 
-def _takes(session: Session, size: int) -> bool:
-    """Whether a server waits for a blob of that size; none is sent."""
+def _takes(session: Session, size: int, patience: float) -> bool:
+    """Whether a server waits, for *patience* seconds, for a blob of that size; none is sent."""
     # Neither httpx nor the SDK can send headers and wait.
     parts = urlsplit(session.pds_url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=_PROBE_SECONDS)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=patience)
     if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=_PROBE_SECONDS, context=ssl_context())
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=patience, context=ssl_context())
     headers = {"Content-Type": TAR, "Content-Length": str(size), "User-Agent": user_agent()}
     try:
         connection.putrequest("POST", f"/xrpc/{UPLOAD_BLOB}")

@@ -34,10 +34,12 @@ print(json.dumps([[sample["__key__"], hashes(sample)] for sample in dataset]))
 """
 
 
-def read_elsewhere(url: str, home: Path, env: Mapping[str, str] | None = None) -> list[tuple[str, dict[str, str]]]:
+def read_elsewhere(
+    url: str, home: Path, env: Mapping[str, str] | None = None, opener: str = ""
+) -> list[tuple[str, dict[str, str]]]:
     """(key, field to SHA-256) of all samples, as webdataset reads them in another process, without credentials."""
     ran = subprocess.run(
-        [sys.executable, "-c", READ],
+        [sys.executable, "-c", opener + READ],
         input=url,
         capture_output=True,
         text=True,
@@ -164,6 +166,11 @@ def test_atmosphere_index_with_data_in_the_pds(cli: Cli, photos, s3_env, s3_buck
         assert resolved.code == 0, resolved.err
         assert read_elsewhere(resolved.lines[0], tmp_path) == hashes(photos)
     assert cli("inspect", target, "--verify", env=reader).code == 0
+
+    # Training code may also use the blobs' own URLs.
+    canonical = cli("resolve", target, "--canonical", "--format", "wds", env=reader)
+    opener = "import atdata_cli.webdataset\n"
+    assert read_elsewhere(canonical.lines[0], tmp_path, reader, opener) == hashes(photos)
 
     # The same shards from S3 and from disk are in the PDS already.
     place = f"s3://{s3_bucket}/photos"
