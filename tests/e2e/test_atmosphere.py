@@ -332,3 +332,32 @@ def test_a_killed_write_goes_on_and_leaves_nothing(cli: Cli, pds_account, tmp_pa
     assert copied.code == 0, copied.err
     samples = read_elsewhere(cli("resolve", tmp_path / "here", "--format", "wds").lines[0], tmp_path)
     assert samples == hashes(folder)
+
+
+def test_a_server_that_restarts_in_the_middle(pds_server, tmp_path):
+    folder = tmp_path / "big"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02d}.bin").write_bytes(random.Random(number).randbytes(1 << 20))
+    with run_pds(tmp_path / "pds", plc_url=pds_server.plc_url) as pds:
+        account = pds.account()
+        process = subprocess.Popen(
+            [str(COMMAND), "write", "big", f"@{account.handle}/big", "--max-size", "1200K"],
+            cwd=tmp_path,
+            env=environment(tmp_path, account.env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not account.records(UPLOAD):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, "it was done before the server could stop"
+            time.sleep(0.02)
+        pds.restart()
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        assert len(out.splitlines()) == 40
+        assert set(account.blobs()) == {line.rpartition("/")[2] for line in out.splitlines()}
+        assert account.records(UPLOAD) == []
+        assert len(account.records(ENTRY)) == len(account.records(LABEL)) == len(account.records(SCHEMA)) == 1
