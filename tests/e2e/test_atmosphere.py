@@ -361,3 +361,52 @@ def test_a_server_that_restarts_in_the_middle(pds_server, tmp_path):
         assert set(account.blobs()) == {line.rpartition("/")[2] for line in out.splitlines()}
         assert account.records(UPLOAD) == []
         assert len(account.records(ENTRY)) == len(account.records(LABEL)) == len(account.records(SCHEMA)) == 1
+
+
+def test_what_the_reference_library_publishes_is_read(cli: Cli, reference, pds_account, tmp_path):
+    script = """
+from atproto import Client
+from atdata.atmosphere.client import Atmosphere
+from atdata.atmosphere.labels import LabelPublisher
+from atdata.atmosphere.records import DatasetPublisher
+from atdata.atmosphere.schema import SchemaPublisher
+
+pds, handle = sys.argv[1:3]
+client = Client(pds)
+# Its own login wants a profile that a bare PDS does not have.
+session = client.login(handle, os.environ["ATDATA_PASSWORD"], fetch_bsky_profile=False)
+atmosphere = Atmosphere(_client=client)
+atmosphere._session = {"did": client.me.did if client.me else sys.argv[3], "handle": handle}
+dataset = atdata.write_samples(make(90), "theirs/data.tar", maxcount=40)
+schema = SchemaPublisher(atmosphere).publish(Sample)
+blobs = [open(path, "rb").read() for path in dataset.list_shards()]
+metadata = {"split": "train", "model": "x"}
+entry = DatasetPublisher(atmosphere).publish_with_blobs(
+    blobs, str(schema), name="theirs", description="d", tags=["t"], license="MIT", metadata=metadata,
+    content_metadata={"lens": "50 mm"},
+)
+LabelPublisher(atmosphere).publish("theirs", str(entry), version="0.1.0")
+done([str(entry), len(blobs)])
+"""
+    arguments = [pds_account.pds_url, pds_account.handle, pds_account.did]
+    uri, shards = reference(script, *arguments, env=pds_account.env)
+    reader = public(pds_account)
+    target = f"@{pds_account.handle}/theirs"
+    told = cli("inspect", target, "--json", env=reader)
+    assert told.code == 0, told.err
+    assert told.document["samples"] == 90
+    assert len(told.document["shards"]) == shards == 3
+    assert cli("inspect", f"{target}@0.1.0", "--verify", env=reader).code == 0
+    resolved = cli("resolve", uri, "--format", "wds", env=reader)
+    assert [key for key, _ in read_elsewhere(resolved.lines[0], tmp_path)] != []
+    # Their samples in our shards, under our label; their entry stays.
+    ours = cli("write", target, f"@{pds_account.handle}/ours", "--max-count", "30", env=pds_account.env)
+    assert ours.code == 0, ours.err
+    assert len(ours.lines) == 3
+    moved = cli("publish", target, target, "--blobs", "--verify", "--license", "CC0-1.0", env=pds_account.env)
+    assert moved.code == 0, moved.err
+    entries = {record["uri"]: record["value"] for record in pds_account.records(ENTRY)}
+    assert len(entries) == 3
+    mine = entries[moved.lines[0]]
+    assert (mine["description"], mine["license"], mine["contentMetadata"]) == ("d", "CC0-1.0", {"lens": "50 mm"})
+    assert mine["storage"] == entries[uri]["storage"]
