@@ -141,6 +141,21 @@ class Session:
             raise from_os_error(error, config.get("ATDATA_PASSWORD_FILE") or "", doing="read") from error
         if handle is not None and password is not None and _same_account(wanted, plain_authority(handle)):
             return cls.login(handle, password, retry=retry)
+        return cls.stored(wanted, retry=retry)
+
+    @classmethod
+    def stored(cls, authority: str | None = None, *, retry: Retry | None = None) -> Session:
+        """The session that an earlier ``login`` has kept.
+
+        Parameters
+        ----------
+        authority : handle or DID of the account; None for the only one there is.
+
+        Raises
+        ------
+        AuthError : there is none, or several.
+        """
+        wanted = None if authority is None else plain_authority(authority)
         stored = [(file, tokens) for file in SessionFile.all() if (tokens := file.read()) is not None]
         found = [(file, tokens) for file, tokens in stored if wanted in (None, tokens.handle.lower(), tokens.did)]
         if not found and wanted is not None and stored:
