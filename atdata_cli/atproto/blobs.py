@@ -128,12 +128,12 @@ def _takes(session: Session, size: int, patience: float) -> bool:
         for name, value in {**headers, **session.authorization()}.items():
             connection.putheader(name, value)
         connection.endheaders()
-        response = connection.getresponse()
-        if response.status == 413:
-            return False
-        name, message = _named(response.read(10_000))
-        told = {header.lower(): value for header, value in response.headers.items()}
-        raise answer_error(response.status, name, message, told, session.pds_url, UPLOAD_BLOB)
+        with connection.getresponse() as response:
+            if response.status == 413:
+                return False
+            name, message = _named(response.read(10_000))
+            told = {header.lower(): value for header, value in response.headers.items()}
+            raise answer_error(response.status, name, message, told, session.pds_url, UPLOAD_BLOB)
     except TimeoutError:
         return True  # it waits for the body
     except (OSError, http.client.HTTPException) as error:
