@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
-from atdata_cli.atproto.blobs import blob_cid
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atdata_cli.atproto.blobs import blob_cid
 from atdata_cli.atproto.records import LABEL, EntryRecord, LabelRecord, encoded, now
 from atdata_cli.atproto.storage import Blob, BlobShard, Checksum, HttpShard, StorageBlobs, StorageHttp, StorageS3
 from atdata_cli.errors import IntegrityError, UsageError
