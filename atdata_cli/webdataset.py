@@ -1,4 +1,4 @@
-"""``import atdata_cli.webdataset`` teaches WebDataset to open ``s3:`` URLs.
+"""``import atdata_cli.webdataset`` teaches WebDataset to open ``s3:`` URLs, and ``at:`` URLs of blobs in a PDS.
 
 Requests are signed when they are made, with the credentials of that moment: the normal AWS chain (environment,
 profile, instance role), ``AWS_ENDPOINT_URL`` included. So training code names shards by their own URLs, which never
@@ -11,7 +11,8 @@ expire, where presigned ones would end in the middle of a long run::
     loader = wds.WebLoader(dataset.decode("pil").batched(64), batch_size=None, num_workers=8)
 
 ``atdata-cli resolve --canonical --format wds s3://my-bucket/train`` prints such a string for any dataset. The library
-``atdata`` opens its URLs through WebDataset, so this serves ``atdata.Dataset`` as well.
+``atdata`` opens its URLs through WebDataset, so this serves ``atdata.Dataset`` as well. Blobs (``at://DID/blob/CID``)
+are public: nothing is signed, and what is read is checked by its CID.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from webdataset.gopen import gopen_schemes
 from atdata_cli.stores.base import AbstractDataStore
 from atdata_cli.stores.registry import open_store
 
-__all__ = ["open_s3"]
+__all__ = ["open_at", "open_s3"]
 
 # By bucket. A store connects at first use, and again in a process that was forked: nothing is to be done for workers.
 _stores: dict[str, AbstractDataStore] = {}
@@ -54,4 +55,28 @@ def open_s3(url: str, mode: str = "rb", bufsize: int = 0, **_: Any) -> BinaryIO:
     return store.open(name)
 
 
+def open_at(url: str, mode: str = "rb", bufsize: int = 0, **_: Any) -> BinaryIO:
+    """Open a blob in a PDS for reading from the first byte to the last; the last ones come if it is what its CID says.
+
+    Parameters
+    ----------
+    url : ``at://DID/blob/CID``.
+    mode : ``rb``.
+    bufsize : not used; WebDataset passes it to every opener.
+
+    Raises
+    ------
+    ValueError : *mode* is another one.
+    AtdataError : the blob is not there, or damaged.
+    """
+    from atdata_cli.stores.pds import PDSBlobStore
+
+    if mode != "rb":
+        raise ValueError(f"{mode}: at: URLs are opened for reading only")
+    store, name = open_store(url)
+    assert isinstance(store, PDSBlobStore)
+    return store.open(name)
+
+
 gopen_schemes["s3"] = open_s3
+gopen_schemes["at"] = open_at

@@ -54,6 +54,7 @@ __all__ = [
     "decode_metadata",
     "encode_metadata",
     "encoded",
+    "has_room",
     "new_tid",
     "next_version",
     "now",
@@ -342,6 +343,13 @@ def encoded(record: Record) -> bytes:
     if len(text) > MAX_RECORD_BYTES - _ENVELOPE_BYTES:
         raise _too_large(record, len(text))
     return text
+
+
+def has_room(record: EntryRecord) -> bool:
+    """Whether an entry is within the limits of size; nothing else is looked at."""
+    if record.metadata and len(encode_metadata(record.metadata)) > _MAX_METADATA_BYTES:
+        return False
+    return len(compact(record.as_json())) <= MAX_RECORD_BYTES - _ENVELOPE_BYTES
 
 
 def _too_large(record: Record, size: int) -> UsageError:

@@ -141,6 +141,21 @@ class Session:
             raise from_os_error(error, config.get("ATDATA_PASSWORD_FILE") or "", doing="read") from error
         if handle is not None and password is not None and _same_account(wanted, plain_authority(handle)):
             return cls.login(handle, password, retry=retry)
+        return cls.stored(wanted, retry=retry)
+
+    @classmethod
+    def stored(cls, authority: str | None = None, *, retry: Retry | None = None) -> Session:
+        """The session that an earlier ``login`` has kept.
+
+        Parameters
+        ----------
+        authority : handle or DID of the account; None for the only one there is.
+
+        Raises
+        ------
+        AuthError : there is none, or several.
+        """
+        wanted = None if authority is None else plain_authority(authority)
         stored = [(file, tokens) for file in SessionFile.all() if (tokens := file.read()) is not None]
         found = [(file, tokens) for file, tokens in stored if wanted in (None, tokens.handle.lower(), tokens.did)]
         if not found and wanted is not None and stored:
@@ -167,6 +182,11 @@ class Session:
     def authenticated(self) -> bool:
         """Whether it can write."""
         return self._tokens is not None
+
+    def authorization(self) -> dict[str, str]:
+        """The header that says who asks; empty for what is public. It is a secret."""
+        tokens = self._tokens
+        return {} if tokens is None else _bearer(tokens.access)
 
     def close(self) -> None:
         """End pauses that other threads make at this moment, and let go of the connections."""
@@ -201,7 +221,16 @@ class Session:
         extra = {} if content is None else {"Content-Type": "application/json"}
         return self._call(lambda headers: self._transport.procedure(nsid, content, {**headers, **extra}))
 
-    def send(self, nsid: str, /, content: Callable[[], Iterable[bytes]], size: int, content_type: str) -> Any:
+    def send(
+        self,
+        nsid: str,
+        /,
+        content: Callable[[], Iterable[bytes]],
+        size: int,
+        content_type: str,
+        *,
+        stop: threading.Event | None = None,
+    ) -> Any:
         """A procedure's answer to a body that is streamed.
 
         Parameters
@@ -209,9 +238,10 @@ class Session:
         content : called at each attempt; gives the body from its beginning.
         size : its bytes.
         content_type : of the body.
+        stop : ends a pause between two attempts.
         """
         extra = {"Content-Type": content_type, "Content-Length": str(size)}
-        return self._call(lambda headers: self._transport.procedure(nsid, content(), {**headers, **extra}))
+        return self._call(lambda headers: self._transport.procedure(nsid, content(), {**headers, **extra}), stop)
 
     def remaining(self, nsid: str) -> int | None:
         """How many more calls of a method the server takes in the current window, if it has told."""
@@ -295,7 +325,7 @@ class Session:
 
     # -- tokens
 
-    def _call(self, send: Callable[[Mapping[str, str]], T]) -> T:
+    def _call(self, send: Callable[[Mapping[str, str]], T], stop: threading.Event | None = None) -> T:
         def attempt() -> T:
             tokens = self._tokens
             if tokens is None:
@@ -305,7 +335,7 @@ class Session:
             except ExpiredTokenError:
                 return send(_bearer(self._renewed(tokens).access))
 
-        return self.retry.run(attempt, stop=self._stop)
+        return self.retry.run(attempt, stop=stop or self._stop)
 
     def _renewed(self, old: Tokens) -> Tokens:
         """Tokens that are newer than *old*: those that another thread or process has got, else fresh ones."""

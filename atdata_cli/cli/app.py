@@ -23,6 +23,8 @@ COMMANDS = {
     "copy": ("copy", "Copy shards, byte for byte, to any store."),
     "publish": ("publish", "Put a dataset into an index under a name."),
     "unpublish": ("publish", "Take a name out of an index."),
+    "login": ("login", "Log in to an account of the AT Protocol."),
+    "logout": ("login", "End the session that login has kept."),
     "prune": ("tidy", "Delete shards that a dataset's manifest does not name."),
     "abort": ("tidy", "Remove what a job that was given up left."),
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.listing import plain_json
 from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.said import said
 from atdata_cli.errors import AtdataError, ExitCode, UsageError
 from atdata_cli.refs import Reference, parse, printable, redact
 
@@ -60,6 +62,7 @@ def publish(
     from atdata_cli.indexes.lookup import lookup
     from atdata_cli.indexes.publication import prepare
     from atdata_cli.indexes.registry import open_index
+    from atdata_cli.shards.transfer import TransferProgress
     from atdata_cli.stores.inputs import StoreFiles
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
@@ -68,7 +71,8 @@ def publish(
     if ref == "-":
         raise UsageError("standard input is no dataset that stays", hint="write it to a store first")
     stores = opt.store_options(endpoint_url, profile, region, store_option)
-    indexes = opt.index_options(index, stores)
+    progress = TransferProgress()
+    indexes = replace(opt.index_options(index, stores), progress=progress)
     into = open_index(named.authority, indexes)
     files = StoreFiles(stores)
     found = lookup(ref, files, indexes)
@@ -83,14 +87,12 @@ def publish(
         verify=verify,
         jobs=jobs,
         schema=_schema(files, schema),
-        description=description,
-        tags=_tags(tag),
-        license=license_,
-        metadata=_metadata(files, metadata),
+        **said(files, description=description, tags=tag, license_=license_, metadata=metadata),
         allow_local_url=allow_local_url,
         blobs=blobs,
     )
-    published = into.publish(publication, dry_run=dry_run)
+    with output.progress(progress) if blobs else nullcontext():
+        published = into.publish(publication, dry_run=dry_run)
     for warning in published.warnings:
         output.warn(warning)
     _report(output, publication, published)
@@ -108,11 +110,6 @@ def _target(text: str) -> Reference:
     return reference
 
 
-def _tags(tags: Sequence[str] | None) -> Sequence[str] | None:
-    """Without repetitions; ``--tag ''`` alone takes the old ones away."""
-    return None if tags is None else tuple(dict.fromkeys(tag for tag in tags if tag))
-
-
 def _schema(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
     if path is None:
         return None
@@ -122,26 +119,11 @@ def _schema(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
         return RowSchema.parse(reader.read(), url=path).document
 
 
-def _metadata(files: StoreFiles, path: str | None) -> Mapping[str, Any] | None:
-    if path is None:
-        return None
-    import orjson
-
-    with files.open(path) as reader:
-        try:
-            document = orjson.loads(reader.read())
-        except orjson.JSONDecodeError as error:
-            raise UsageError(f"the metadata is not JSON: {error}", url=path) from error
-    if not isinstance(document, dict):
-        raise UsageError("the metadata is no JSON object", url=path)
-    return document
-
-
 def _report(output: Output, publication: Publication, published: Published) -> None:
     if output.as_json:
         output.document(_document(publication, published))
         return
-    shards = count(len(publication.shards), "shard")
+    shards = count(len(published.shards or publication.shards), "shard")
     totals = f"{count(publication.samples, 'sample')} in {shards}, {human_bytes(publication.bytes)}"
     if published.status == "planned":
         output.say(f"would publish {totals}, as {published.uri}:" if published.records else f"unchanged: {totals}")
@@ -162,7 +144,7 @@ def _document(publication: Publication, published: Published) -> dict[str, Any]:
         "uri": published.uri,
         "samples": publication.samples,
         "bytes": publication.bytes,
-        "shards": [{"url": shard.url, "sha256": shard.sha256} for shard in publication.shards],
+        "shards": [{"url": shard.url, "sha256": shard.sha256} for shard in published.shards or publication.shards],
         "records": [{"name": name, "record": plain_json(record)} for name, record in published.records],
         "warnings": list(published.warnings),
     }

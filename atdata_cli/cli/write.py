@@ -6,10 +6,10 @@ import dataclasses
 import gc
 import os
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -19,10 +19,13 @@ from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.config import s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
+from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
-    from atdata_cli.shards.feed import Rejects, RejectSink
+    from atdata_cli.indexes.base import Published
+    from atdata_cli.indexes.writing import WrittenEntry
+    from atdata_cli.refs import Reference
+    from atdata_cli.shards.feed import Progress, Rejects, RejectSink
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.shards.protocols import ShardStore
     from atdata_cli.shards.write import WriteResult
@@ -70,6 +73,10 @@ def write(
     files_from: opt.FilesFrom = None,
     files0_from: opt.Files0From = None,
     stdin_from_command: opt.StdinFromCommand = False,
+    description: opt.Description = None,
+    tag: opt.Tags = None,
+    license_: opt.License = None,
+    metadata: opt.Metadata = None,
     index: opt.IndexFile = None,
     endpoint_url: opt.EndpointUrl = None,
     profile: opt.Profile = None,
@@ -127,9 +134,17 @@ def write(
         allow_empty=allow_empty,
         reading=reading.identity() or None,
     )
+    said = {"description": description, "tags": tag, "license_": license_, "metadata": metadata}
+    target = _entry(operands.dest)
+    if target is None and any(value is not None for value in said.values()):
+        raise UsageError(
+            "--description, --tag, --license and --metadata are for an entry, @HANDLE/NAME", url=operands.dest
+        )
     command = _Write(
         output,
         operands,
+        target,
+        said,
         stores,
         reading,
         writing,
@@ -203,6 +218,20 @@ def _listed(path: str, separator: str) -> list[str]:
     return names
 
 
+def _entry(dest: str) -> Reference | None:
+    """The entry that DEST names: ``@HANDLE/NAME``; None if it is a folder or a URL prefix."""
+    if not in_index(dest):
+        return None
+    target = parse(dest)
+    if target.kind != "dataset" or target.authority == LOCAL_INDEX:
+        raise UsageError(
+            "DEST is a folder, a URL prefix or @HANDLE/NAME",
+            url=dest,
+            hint="write to a folder, then: publish FOLDER @local/NAME" if target.authority == LOCAL_INDEX else None,
+        )
+    return target
+
+
 def _names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
@@ -218,6 +247,8 @@ class _Write:
 
     output: Output
     operands: _Operands
+    entry: Reference | None
+    said: Mapping[str, Any]
     stores: StoreOptions
     reading: ReadOptions
     writing: WriteOptions
@@ -232,41 +263,74 @@ class _Write:
     def run(self) -> ExitCode:
         """Do it; the exit code."""
         import_webdataset()
-        from atdata_cli.shards.feed import Progress, Rejects
+        files = self._files()
+        self._load_schema(files)
+        if self.entry is not None:
+            return self._write_entry(self.entry, files)
         from atdata_cli.shards.protocols import ShardStore
         from atdata_cli.shards.write import write as write_shards
         from atdata_cli.stores.registry import open_store
 
-        files = self._files()
-        self._load_schema(files)
         seen = self._seen(files)
         source = self._source(files, seen)
         store, prefix = open_store(self.operands.dest, self.stores)
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix)
+        with self._watched() as (rejects, progress):
+            result = write_shards(
+                source,
+                store,
+                prefix,
+                self.writing,
+                rejects=rejects,
+                progress=progress,
+                if_exists=self.if_exists,
+                dry_run=self.dry_run,
+                seen=seen,
+            )
+        if result.status == "unchanged":
+            self._touch(result, source, store)
+        return self._report(result, rejects, store, pruned=self._pruned(result, store))
+
+    def _write_entry(self, entry: Reference, files: Files) -> ExitCode:
+        """Into a PDS, with the entry that holds the blobs."""
+        from atdata_cli.cli.said import said
+        from atdata_cli.indexes.writing import write_entry
+
+        if self.prune:
+            raise UsageError("--prune is for folders: in a PDS nothing is left behind", url=entry.text)
+        told = said(files, **self.said)
+        source = self._source(files, None)
+        with self._watched() as (rejects, progress):
+            written = write_entry(
+                entry,
+                source,
+                self.writing,
+                said=told,
+                if_exists=self.if_exists,
+                dry_run=self.dry_run,
+                rejects=rejects,
+                progress=progress,
+            )
+        for warning in written.published.warnings:
+            self.output.warn(warning)
+        return self._report(written.result, rejects, _EntryPlaces(written), published=written.published)
+
+    @contextmanager
+    def _watched(self) -> Iterator[tuple[Rejects, Progress]]:
+        """What a run is told to keep up to date; shown while it goes on."""
+        from atdata_cli.shards.feed import Progress, Rejects
+
         with self._reject_sink() as sink:
             rejects = Rejects(skip=self.writing.on_error == "skip", limit=self.writing.max_errors, sink=sink)
             progress = Progress()
             gc.freeze()  # what the imports and the plan made stays: no collection need look at it again
             try:
                 with self.output.progress(progress):
-                    result = write_shards(
-                        source,
-                        store,
-                        prefix,
-                        self.writing,
-                        rejects=rejects,
-                        progress=progress,
-                        if_exists=self.if_exists,
-                        dry_run=self.dry_run,
-                        seen=seen,
-                    )
+                    yield rejects, progress
             except DataError:
                 self._list(rejects)
                 raise
-        if result.status == "unchanged":
-            self._touch(result, source, store)
-        return self._report(result, rejects, store)
 
     def _touch(self, result: WriteResult, source: Source, store: ShardStore) -> None:
         """Make the manifest newer than what it was made from, or make(1) would run the same rule again and again."""
@@ -384,12 +448,22 @@ class _Write:
         for reject in rejects.listed:
             self.output.problem(f"{reject.where}: {reject.reason}")
 
-    def _report(self, result: WriteResult, rejects: Rejects, store: ShardStore) -> ExitCode:
+    def _report(
+        self,
+        result: WriteResult,
+        rejects: Rejects,
+        store: _Places,
+        *,
+        published: Published | None = None,
+        pruned: int = 0,
+    ) -> ExitCode:
         for warning in result.warnings:
             self.output.warn(warning)
-        pruned = self._pruned(result, store)
         if self.output.as_json:
-            self.output.document({**_document(result, store), "pruned": pruned})
+            document = {**_document(result, store), "pruned": pruned}
+            if published is not None:
+                document |= {"manifest": None, "entry": {"uri": published.uri, "status": published.status}}
+            self.output.document(document)
         else:
             if not self.output.quiet:
                 self.output.data([store.url(name) for name, _ in result.shards()])
@@ -403,7 +477,7 @@ class _Write:
             return ExitCode.REJECTED
         return ExitCode.DONE
 
-    def _summarise(self, result: WriteResult, store: ShardStore) -> None:
+    def _summarise(self, result: WriteResult, store: _Places) -> None:
         manifest = result.manifest
         made = sum(1 for _ in result.shards())
         totals = f"{count(manifest.samples, 'sample')} in {count(made, 'shard')}, {human_bytes(manifest.bytes)}"
@@ -439,7 +513,24 @@ def _modified(url: str) -> int:
     return os.stat(local_path(url)).st_mtime_ns
 
 
-def _plan(result: WriteResult, store: ShardStore) -> Iterator[str]:
+class _Places(Protocol):
+    def url(self, name: str) -> str: ...
+
+
+class _EntryPlaces:
+    """Where the shards of an entry are, by the names that they would have beside a manifest, which it replaces."""
+
+    def __init__(self, written: WrittenEntry) -> None:
+        names = [name for name, _ in written.result.shards()]
+        self._urls = dict(zip(names, written.urls, strict=False))
+        self._entry = written.published.uri
+
+    def url(self, name: str) -> str:
+        """Of a shard, or of what says which they are."""
+        return self._entry if basename(name) == MANIFEST else self._urls.get(name, f"@{name}")
+
+
+def _plan(result: WriteResult, store: _Places) -> Iterator[str]:
     """What a dry run tells: shards, sizes, overhead, keys, and what ends a shard."""
     manifest = result.manifest
     rows = list(result.shards())
@@ -459,7 +550,7 @@ def _plan(result: WriteResult, store: ShardStore) -> Iterator[str]:
     yield f"shards end by {result.limit}" if result.limit else "all samples fit into one shard"
 
 
-def _document(result: WriteResult, store: ShardStore) -> dict[str, Any]:
+def _document(result: WriteResult, store: _Places) -> dict[str, Any]:
     """The JSON document of a run; ``sha256`` is null in a plan."""
     manifest = result.manifest
     return {

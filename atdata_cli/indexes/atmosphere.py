@@ -48,15 +48,24 @@ class AtmosphereIndex:
         return Session.anonymous(self._authority)
 
     @cached_property
-    def _writer(self) -> Session:
-        """The session of this very account: nobody publishes in another's name."""
+    def account(self) -> Session:
+        """The session of this very account: nobody publishes in another's name.
+
+        Raises
+        ------
+        AuthError : it is not logged in.
+        """
         return Session.from_environment_or_file(self._authority)
 
     # -- writing
 
     def publish(self, publication: Publication, *, dry_run: bool = False) -> Published:
         """See :class:`atdata_cli.indexes.base.Index`."""
-        return publish(self._writer, publication, dry_run=dry_run)
+        if publication.blobs:
+            from atdata_cli.indexes.blobs import publish_blobs
+
+            return publish_blobs(self.account, publication, dry_run=dry_run, progress=self._options.progress)
+        return publish(self.account, publication, dry_run=dry_run)
 
     def plan_withdrawal(self, name: str, version: str | None = None) -> Withdrawal:
         """See :class:`atdata_cli.indexes.base.Index`.
@@ -64,7 +73,7 @@ class AtmosphereIndex:
         With the plain name go all entries of this name that no label of another name leads to; with a version its
         entry, unless another label leads there.
         """
-        session = self._writer
+        session = self.account
         labels = labels_of(session)
         entries = list(entries_of(session))
         going = [label for label in labels if _named(label, name, version)]
@@ -87,7 +96,7 @@ class AtmosphereIndex:
 
     def withdraw(self, withdrawal: Withdrawal) -> None:
         """See :class:`atdata_cli.indexes.base.Index`. Labels first, so that none leads nowhere."""
-        session = self._writer
+        session = self.account
         doomed = [(parse_record(key), cid) for key, _, cid in (text.partition(" ") for text in withdrawal.keys)]
         entries = {f"at://{session.did}/{ENTRY}/{key}" for (collection, key), _ in doomed if collection == ENTRY}
         labels = {key for (collection, key), _ in doomed if collection == LABEL}

@@ -146,12 +146,14 @@ class Published:
         nothing, ``planned`` is a dry run.
     records : what was written, or would be: (what it is called, its content), in the order of writing.
     warnings : what the publisher should know.
+    shards : as the entry names them, where the index has put them to another place; empty if they stayed.
     """
 
     uri: str
     status: Status
     records: Sequence[tuple[str, Mapping[str, Any]]] = ()
     warnings: Sequence[str] = ()
+    shards: Sequence[EntryShard] = ()
 
 
 @dataclass(frozen=True, slots=True)

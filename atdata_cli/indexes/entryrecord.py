@@ -6,10 +6,11 @@ import base64
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from atdata_cli.atproto.records import EntryRecord, SchemaRecord, Size, now
+from atdata_cli.atproto.records import EntryRecord, SchemaRecord, Size, has_room, now
 from atdata_cli.atproto.storage import (
     Blob,
     BlobShard,
@@ -34,8 +35,11 @@ _ELSEWHERE = "copy the dataset to S3 or a web server first, or give --blobs to p
 
 
 def entry_record(publication: Publication, storage: Storage, schema_ref: str) -> EntryRecord:
-    """The record of a publication whose shards are in *storage*."""
-    return EntryRecord(
+    """The record of a publication whose shards are in *storage*.
+
+    Where the record would be too large, it goes without the first keys of the shards, which nobody needs to read them.
+    """
+    record = EntryRecord(
         name=publication.name,
         schema_ref=schema_ref,
         storage=storage,
@@ -44,22 +48,22 @@ def entry_record(publication: Publication, storage: Storage, schema_ref: str) ->
         tags=tuple(publication.tags or ()),
         license=publication.license or None,
         size=Size(publication.samples, publication.bytes, len(publication.shards)),
-        metadata=_metadata(publication, storage),
+        metadata=_metadata(publication, storage, keys=True),
     )
+    return record if has_room(record) else replace(record, metadata=_metadata(publication, storage, keys=False))
 
 
-def _metadata(publication: Publication, storage: Storage) -> dict[str, Any]:
+def _metadata(publication: Publication, storage: Storage, *, keys: bool) -> dict[str, Any]:
     """What an entry tells for want of a manifest, with the shards told as briefly as can be.
 
-    A row a shard: samples, first key, and the bytes where the storage does not tell them. It is what limits how many
-    shards fit into a record.
+    A row a shard: samples, first key, and the bytes where the storage does not tell them.
     """
     told = facts(publication)
     of_blobs = isinstance(storage, StorageBlobs)
-    told["shards"] = [
-        [shard.samples, shard.first_key] if of_blobs else [shard.samples, shard.first_key, shard.bytes]
-        for shard in publication.shards
-    ]
+    rows = [[shard.samples, (shard.first_key or "") if keys else "", shard.bytes] for shard in publication.shards]
+    told["shards"] = [row[:2] for row in rows] if of_blobs else rows
+    if any(shard.samples is None for shard in publication.shards):
+        del told["shards"]
     return told
 
 

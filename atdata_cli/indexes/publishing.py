@@ -7,7 +7,7 @@ duplicate or overwrite anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +26,14 @@ from atdata_cli.atproto.records import (
 )
 from atdata_cli.atproto.session import ABSENT, Session
 from atdata_cli.atproto.storage import Storage
-from atdata_cli.atproto.transport import SwapError
-from atdata_cli.errors import IntegrityError, OccupiedError
+from atdata_cli.atproto.transport import BlobMissingError, SwapError
+from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
 from atdata_cli.indexes.base import Publication, Published
 from atdata_cli.indexes.entryrecord import entry_record, storage_of
 from atdata_cli.indexes.facts import RESERVED
 from atdata_cli.indexes.labels import Label, labels_of, later_than, named_key, newest
 from atdata_cli.indexes.samplerecord import schema_record
+from atdata_cli.indexes.typemap import loading_problems
 
 __all__ = ["StoredEntry", "entries_of", "publish"]
 
@@ -69,14 +70,10 @@ def _uri(session: Session, collection: str, key: str) -> str:
     return f"at://{session.did}/{collection}/{key}"
 
 
-Upload = Callable[[Publication], Storage]
-
-
 def publish(
     session: Session,
     publication: Publication,
     *,
-    upload: Upload | None = None,
     dry_run: bool = False,
 ) -> Published:
     """Write what is missing.
@@ -84,7 +81,6 @@ def publish(
     Parameters
     ----------
     session : of the account, logged in.
-    upload : puts the shards into the PDS, and gives the storage that names them; of a publication with ``blobs``.
     dry_run : look only.
 
     Raises
@@ -95,7 +91,7 @@ def publish(
     plan = _Plan.of(session, publication)
     if dry_run or plan.is_done:
         return plan.result("unchanged" if plan.is_done else "planned")
-    return _Run(session, plan).publish(upload)
+    return _Run(session, plan).publish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +143,7 @@ class _Plan:
             schema_there=there,
             entry=entry,
             there=same,
-            warnings=_lost(lost),
+            warnings=[*_lost(lost), *loading_problems(publication, _joined(publication))],
         )
         plan.check_version()
         return plan
@@ -225,6 +221,12 @@ def _lost(lost: Sequence[str]) -> Sequence[str]:
     return [f"records hold no fractions and no very large integers: the published schema goes without {named}"]
 
 
+def _joined(publication: Publication) -> Sequence[str]:
+    """The URLs that the reference library would join into one; of blobs it opens each by itself."""
+    urls = [shard.url for shard in publication.shards]
+    return [] if publication.blobs or urls[0].startswith("at:") else urls
+
+
 def _so_far(session: Session, labels: Sequence[Label], known: Sequence[StoredEntry]) -> EntryRecord | None:
     """The entry that the name leads to, if it is one of this repository."""
     last = newest(labels)
@@ -283,13 +285,10 @@ class _Run:
         self._plan = plan
         self._written: list[tuple[str, Mapping[str, Any]]] = []
 
-    def publish(self, upload: Upload | None) -> Published:
+    def publish(self) -> Published:
         plan = self._plan
         entry = plan.entry
         if plan.there is None:
-            if plan.publication.blobs:
-                assert upload is not None
-                entry = replace(entry, storage=upload(plan.publication))
             if not plan.schema_there:
                 entry = replace(entry, schema_ref=self._put_schema())
             uri = _uri(self._session, ENTRY, new_tid())
@@ -302,13 +301,26 @@ class _Run:
                 self._put(_uri(self._session, LABEL, key), record, replacing=there)
         except SwapError as changed:
             self._give_way(changed, uri, made=made)
+        self._read_back(uri, entry)
         return Published(uri, "updated" if plan.labels else "published", self._written, plan.warnings)
 
     def _put(self, uri: str, record: Record, *, replacing: Label | None = None) -> None:
         encoded(record)
         collection, _, key = uri.removeprefix(f"at://{self._session.did}/").partition("/")
-        self._session.put_record(collection, key, record.as_json(), replacing.cid if replacing else ABSENT)
+        try:
+            self._session.put_record(collection, key, record.as_json(), replacing.cid if replacing else ABSENT)
+        except BlobMissingError as error:
+            raise TemporaryError(
+                "the server has lost a blob since it was uploaded",
+                url=uri,
+                hint="the same command again uploads what is missing",
+            ) from error
         self._written.append((uri, record.as_json()))
+
+    def _read_back(self, uri: str, entry: EntryRecord) -> None:
+        found = self._session.get_record(ENTRY, uri.rpartition("/")[2])
+        if found is None or not same_content(EntryRecord.from_json(found[0], uri=uri), entry):
+            raise TemporaryError("the server does not give back the entry that it took", url=uri)
 
     def _put_schema(self) -> str:
         """Write the schema under the next free version: of two runs with one name, the second takes the one after."""
@@ -330,7 +342,7 @@ class _Run:
         last = newest(labels_of(self._session, self._plan.publication.name))
         if last is not None and last.leads_to(self._session, uri):
             return
-        if made and not self._plan.publication.blobs:
+        if made:
             self._session.delete_record(ENTRY, uri.rpartition("/")[2])
         raise OccupiedError(
             f"another run published {self._plan.publication.name} at the same time, and was faster",

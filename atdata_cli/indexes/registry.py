@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from atdata_cli.errors import UsageError
 from atdata_cli.refs import LOCAL_INDEX
+from atdata_cli.shards.transfer import TransferProgress
 from atdata_cli.stores.registry import StoreOptions
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ class IndexOptions:
     ----------
     file : of the local index; by default the one that the environment names.
     stores : how the stores of the shards are reached.
+    progress : told how far a copy of shards is.
     """
 
     file: str | None = None
     stores: StoreOptions = field(default_factory=StoreOptions)
+    progress: TransferProgress | None = None
 
 
 def open_index(authority: str, options: IndexOptions | None = None) -> Index:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol
@@ -199,7 +199,8 @@ class SampleFeed(Feed):
 
     def limits(self) -> Limits:
         """Exact tar bytes and count, as sizes are known before a sample is written."""
-        return Limits(max_count=self.options.count_limit, max_bytes=self.options.size_limit)
+        hard = self.options.hard_limit
+        return Limits(max_count=self.options.count_limit, max_bytes=self.options.size_limit, hard=hard)
 
     def run(self, writer_of: WriterOf) -> None:
         """See :class:`Feed`."""
@@ -332,11 +333,16 @@ class RowFeed(Feed):
                 break
 
     def limits(self) -> Limits:
-        """By count alone, so that the boundaries of all shards are known before any row is encoded."""
+        """By count alone, so that the boundaries of all shards are known before any row is encoded.
+
+        Where the store's own limit is hard, by bytes too.
+        """
+        if self.options.hard_limit:
+            return Limits(max_count=self._max_count, max_bytes=self.options.size_limit, hard=True)
         return Limits(max_count=self._max_count, max_bytes=None)
 
     def _lower_count(self) -> None:
-        sizes = self._head_sizes()
+        sizes = [] if self.options.hard_limit else self._head_sizes()
         if not sizes:
             return
         mean = sum(sizes) / len(sizes)
@@ -440,11 +446,32 @@ class RowFeed(Feed):
         while start < len(rows.keys):
             writer = writer_of(split)
             stop = int(min(len(rows.keys), start + writer.room()))
-            keys, payloads, stats = pack(rows.cut(start, stop), self._fields or (), self.rejects.add)
-            if not self.rejects.failing:
+            part = rows.cut(start, stop)
+            keys, payloads, stats = pack(part, self._fields or (), self.rejects.add)
+            if self.rejects.failing:
+                pass
+            elif writer.fitting(keys, payloads) == len(keys):
                 writer.add_packed(keys, payloads, stats)
                 self.progress.samples += len(keys)
+            else:
+                self._write_by_bytes(writer, part, keys, payloads)
             start = stop
+
+    def _write_by_bytes(
+        self, writer: ShardWriter, rows: PlacedRows, keys: Sequence[str], payloads: Sequence[bytes]
+    ) -> None:
+        """Write packed rows that go over the end of the current shard, each part with the statistics of its rows."""
+        packed = set(keys)
+        rows = rows.select([index for index, key in enumerate(rows.keys) if key in packed])
+        start = 0
+        while start < len(keys):
+            count = writer.fitting(keys[start:], payloads[start:])
+            if not count:
+                writer.finish_shard()
+                continue
+            writer.add_packed(*pack(rows.cut(start, start + count), self._fields or (), self.rejects.add))
+            self.progress.samples += count
+            start += count
 
     def _write_members(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
         for sample in as_members(rows, self._embedder, self.rejects.add):

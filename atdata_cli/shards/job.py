@@ -35,6 +35,7 @@ class WriteOptions:
     embed_root : folder or URL that embedded files must be inside; None for the row file's folder.
     schema : JSON Schema that rows are converted by and checked against.
     max_count, max_size : limits of a shard in samples and in tar bytes; None for the defaults.
+    hard_limit : whether a shard larger than *max_size* is an error, and rows are cut by their bytes as they come.
     shards : make exactly this many, even to one sample.
     shards_multiple_of : make a multiple of this many.
     split, split_by, split_from : see :class:`~atdata_cli.shards.plan.Splits`.
@@ -55,6 +56,7 @@ class WriteOptions:
     schema: Mapping[str, Any] | None = None
     max_count: int | None = None
     max_size: int | None = None
+    hard_limit: bool = False
     shards: int | None = None
     shards_multiple_of: int | None = None
     split: str | None = None
@@ -83,7 +85,9 @@ class WriteOptions:
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise UsageError(f"--{option.replace('_', '-')} must be at least 1")
-        if self.even and (self.max_size is not None or (self.shards and self.max_count is not None)):
+        if self.even and (
+            (self.max_size is not None and not self.hard_limit) or (self.shards and self.max_count is not None)
+        ):
             raise UsageError(
                 "--shards and --shards-multiple-of spread samples evenly: leave out the limits they replace"
             )

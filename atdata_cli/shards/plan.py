@@ -40,11 +40,13 @@ class Limits:
     max_count : samples a shard at most.
     max_bytes : tar bytes a shard at most, headers and padding included; a single larger sample gets a shard of its own.
     even : (shards, samples) to spread a known number of samples evenly; the larger shards come first.
+    hard : whether the store takes no larger shards than *max_bytes*, so that one is an error.
     """
 
     max_count: int | None = DEFAULT_MAX_COUNT
     max_bytes: int | None = DEFAULT_MAX_BYTES
     even: tuple[int, int] | None = None
+    hard: bool = False
 
     def quota(self, index: int) -> float:
         """How many samples shard *index* may hold; ``inf`` where only bytes limit it."""
@@ -56,7 +58,9 @@ class Limits:
         return math.inf if self.max_count is None else self.max_count
 
 
-def even_limits(samples: int, *, shards: int | None, multiple_of: int | None, max_count: int | None) -> Limits:
+def even_limits(
+    samples: int, *, shards: int | None, multiple_of: int | None, max_count: int | None, hard_limit: int | None = None
+) -> Limits:
     """Limits that spread *samples* evenly, to within one.
 
     Parameters
@@ -65,6 +69,7 @@ def even_limits(samples: int, *, shards: int | None, multiple_of: int | None, ma
     shards : how many shards to make; None to take as few as *max_count* allows.
     multiple_of : round the number of shards up to a multiple of this.
     max_count : samples a shard at most, if *shards* is None.
+    hard_limit : tar bytes of the largest shard that the store takes.
 
     Raises
     ------
@@ -78,7 +83,8 @@ def even_limits(samples: int, *, shards: int | None, multiple_of: int | None, ma
             f"{samples} samples cannot fill {wanted} shards",
             hint="ask for fewer shards: an empty shard breaks readers",
         )
-    return Limits(max_count=None, max_bytes=None, even=(max(wanted, 1), samples))
+    even = max(wanted, 1), samples
+    return Limits(max_count=None, max_bytes=hard_limit, even=even, hard=hard_limit is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,18 @@ class ShardWriter:
         taken = 0 if self._open is None else self._open.samples
         return self._limits.quota(self._index) - taken
 
+    def fitting(self, keys: Sequence[str], payloads: Sequence[bytes]) -> int:
+        """How many of these msgpack samples the current shard still takes, by bytes; at least one if it is empty."""
+        limit = self._limits.max_bytes
+        if limit is None or self._limits.even is not None:
+            return len(keys)
+        members = 0 if self._open is None else self._open.tar.members
+        for count, (key, payload) in enumerate(zip(keys, payloads, strict=True)):
+            members += _size(key, "msgpack", payload)
+            if archive_bytes(members) > limit:
+                return count or int(self._open is None)
+        return len(keys)
+
     def add_packed(self, keys: Sequence[str], payloads: Sequence[bytes], stats: Mapping[str, FieldStats]) -> None:
         """Write msgpack samples into the current shard; no more of them than :meth:`room` says.
 
@@ -217,7 +229,7 @@ class ShardWriter:
         """Write one sample of members, into the next shard if the current one would grow over its limit."""
         fields = sorted(sample.fields.items())
         limit = self._limits.max_bytes
-        if limit is not None and self._open is not None:
+        if limit is not None and self._open is not None and self._limits.even is None:
             members = self._open.tar.members + sum(_size(sample.key, name, value) for name, value in fields)
             if archive_bytes(members) > limit:
                 self.finish_shard()
@@ -233,6 +245,7 @@ class ShardWriter:
         shard = self._open
         if shard is None:
             return
+        self._check_size(shard)
         shard.tar.close()
         shard.observe_pending()
         self._collect()  # while this shard still counts as open: if the one before it failed, abort() ends this one too
@@ -247,6 +260,26 @@ class ShardWriter:
                 shard.target.note(shard.row(stored))
 
         self._committing = shard, shard.stream.finish(note)
+
+    def _check_size(self, shard: _OpenShard) -> None:
+        """Find that the store will not take a shard, before it is asked to.
+
+        Raises
+        ------
+        DataError : it will not.
+        """
+        size, limit = archive_bytes(shard.tar.members), self._limits.max_bytes
+        if not self._limits.hard or limit is None or size <= limit:
+            return
+        if shard.samples == 1:
+            what, hint = f"the sample {shard.first_key!r} alone makes", "leave it out, or make its members smaller"
+        else:
+            what, hint = f"{shard.samples} samples make", "ask for more shards, or leave out --shards"
+        raise DataError(
+            f"{what} a shard of {size:,} bytes, and the destination takes {limit:,} at most",
+            url=shard.target.name,
+            hint=hint,
+        )
 
     def close(self) -> list[FinishedShard]:
         """End the series; all shards are in the store when this returns."""

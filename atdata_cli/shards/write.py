@@ -25,7 +25,7 @@ from atdata_cli.shards.stream import Pipeline
 from atdata_cli.shards.targets import Compared, Counted, Stored, Targets
 from atdata_cli.sources.base import Source
 
-__all__ = ["WriteResult", "write", "write_dataset"]
+__all__ = ["WriteResult", "write", "write_dataset", "write_options"]
 
 Status = Literal["written", "unchanged", "planned"]
 IfExists = Literal["resume", "update", "fail"]
@@ -165,6 +165,7 @@ class _Run:
                 shards=self.options.shards,
                 multiple_of=self.options.shards_multiple_of,
                 max_count=self.options.max_count or self.feed.limits().max_count,
+                hard_limit=self.options.size_limit if self.options.hard_limit else None,
             )
             for split, samples in counts.items()
         }
@@ -510,9 +511,14 @@ def write_dataset(ds: Any, store: ShardStore, prefix: str, **kwargs: Any) -> Wri
     """
     from atdata_cli.sources.mappings import as_source
 
+    return write(as_source(ds), store, prefix, write_options(**kwargs))
+
+
+def write_options(**kwargs: Any) -> WriteOptions:
+    """The options that :func:`write_dataset` takes as keywords."""
     # ``atdata.Index`` passes it to every store: whether to keep shards on disk on their way. None is ever kept.
     kwargs.pop("cache_local", None)
     for theirs, ours in (("maxcount", "max_count"), ("maxsize", "max_size")):
         if theirs in kwargs:
             kwargs[ours] = int(kwargs.pop(theirs))
-    return write(as_source(ds), store, prefix, WriteOptions(**kwargs))
+    return WriteOptions(**kwargs)

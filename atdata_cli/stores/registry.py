@@ -15,7 +15,7 @@ from operator import ne
 from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, MissingExtraError, UsageError
-from atdata_cli.refs import local_path, refuse_unsafe, scheme
+from atdata_cli.refs import local_path, parse, refuse_unsafe, scheme
 from atdata_cli.stores.base import AbstractDataStore
 
 __all__ = [
@@ -40,6 +40,7 @@ SCHEMES: Mapping[str, str] = {
     "http": "atdata_cli.stores.http:HTTPStore",
     "https": "atdata_cli.stores.http:HTTPStore",
     "memory": "atdata_cli.stores.filesystem:FilesystemStore",
+    "at": "atdata_cli.stores.pds:PDSBlobStore",
 }
 """Built-in schemes and their classes, imported at first use. The empty one is that of bare paths."""
 
@@ -213,6 +214,13 @@ def _http(target: str, url: str, options: StoreOptions) -> tuple[AbstractDataSto
     return _load(target)(root), unquote(name, errors="surrogateescape")
 
 
+def _pds(target: str, url: str, options: StoreOptions) -> tuple[AbstractDataStore, str]:
+    reference = parse(url)
+    if reference.kind != "blob":
+        raise UsageError("this names no blob in a PDS", url=url, hint="at://DID/blob/CID; datasets are @HANDLE/NAME")
+    return _load(target)(reference.authority), reference.key
+
+
 def _filesystem_store(target: str, url: str, options: StoreOptions) -> tuple[AbstractDataStore, str]:
     kind = scheme(url)
     fs, base, name = _fsspec_filesystem(kind, url, options)
@@ -225,6 +233,7 @@ _BUILDERS: Mapping[str, _Builder] = {
     SCHEMES["s3"]: _s3,
     SCHEMES["http"]: _http,
     SCHEMES["memory"]: _filesystem_store,
+    SCHEMES["at"]: _pds,
 }
 
 

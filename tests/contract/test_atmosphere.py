@@ -286,6 +286,25 @@ def test_what_is_refused_before_anything_is_sent(index, pds_account, changes, wo
     assert counts(pds_account) == (0, 0, 0)
 
 
+def test_long_keys_are_left_out_before_shards_are_too_many(index, pds_account):
+    long = publication(count=700)
+    shards = [dataclasses.replace(shard, first_key="k" * 300) for shard in long.shards]
+    done = index.publish(dataclasses.replace(long, shards=shards))
+    found = AtmosphereIndex(pds_account.did).get(done.uri.rpartition("/")[2])
+    assert [(shard.samples, shard.bytes, shard.first_key) for shard in found.shards[:2]] == [
+        (3, 10240, None),
+        (3, 10241, None),
+    ]
+    assert index.publish(dataclasses.replace(long, shards=shards)).status == "unchanged"
+
+
+def test_what_the_reference_library_cannot_load_is_told(index):
+    files = index.publish(publication(name="files", encoding="files", fields={"jpg": {"kind": "image"}}), dry_run=True)
+    assert any("files" in warning for warning in files.warnings)
+    odd = publication(fields={"my-field": {"kind": "string", "samples": 6}})
+    assert any("my-field" in warning for warning in index.publish(odd, dry_run=True).warnings)
+
+
 def test_loopback_is_published_if_it_shall_be(index, pds_account):
     done = index.publish(publication(endpoint="http://127.0.0.1:8333", allow_local_url=True))
     assert AtmosphereIndex(pds_account.did).get(done.uri.rpartition("/")[2]).endpoint == "http://127.0.0.1:8333"

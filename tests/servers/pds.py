@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,8 @@ class Account:
         return answer.json() if answer.content else None
 
     def token(self) -> str:
-        """An access token of a session that is made for it."""
-        import httpx
-
-        body = {"identifier": self.did, "password": self.password}
-        answer = httpx.post(f"{self.pds_url}/xrpc/com.atproto.server.createSession", json=body, timeout=60)
-        assert answer.is_success, answer.text
-        return str(answer.json()["accessJwt"])
+        """An access token of a session that is made for this; good for two hours."""
+        return _token(self)
 
     def app_password(self, name: str) -> str:
         """A new app password; ``com.atproto.server.revokeAppPassword`` with its name ends it."""
@@ -93,6 +89,16 @@ class Account:
     def blobs(self) -> list[str]:
         """CIDs of the blobs that records hold."""
         return list(self.xrpc("com.atproto.sync.listBlobs", did=self.did, limit=1000)["cids"])
+
+
+@lru_cache(maxsize=1000)
+def _token(account: Account) -> str:
+    import httpx
+
+    body = {"identifier": account.did, "password": account.password}
+    answer = httpx.post(f"{account.pds_url}/xrpc/com.atproto.server.createSession", json=body, timeout=60)
+    assert answer.is_success, answer.text
+    return str(answer.json()["accessJwt"])
 
 
 @dataclass

@@ -1,0 +1,252 @@
+"""Shards into the publisher's PDS, on their way to an entry: as they are where the server takes them, else as new ones.
+
+Blobs live only while a record refers to them: a ledger of records does, until the entry is there and was read back.
+A run that was killed finds there what it has uploaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from atdata_cli.atproto.blobs import blob_cid
+from atdata_cli.atproto.ledger import BlobLedger
+from atdata_cli.atproto.records import SCHEMA, new_tid, room_for_shards
+from atdata_cli.atproto.session import Session
+from atdata_cli.atproto.storage import Blob, BlobShard, Checksum, StorageBlobs
+from atdata_cli.errors import NotFoundError, UsageError
+from atdata_cli.indexes.base import EntryShard, Publication, Published
+from atdata_cli.indexes.entryrecord import entry_record
+from atdata_cli.indexes.publishing import publish
+from atdata_cli.shards.job import WriteOptions
+from atdata_cli.shards.manifest import Manifest
+from atdata_cli.shards.protocols import Chunk, ObjectInfo
+from atdata_cli.shards.reader import Shard
+from atdata_cli.shards.transfer import TransferProgress, copy_shards
+from atdata_cli.shards.write import write
+from atdata_cli.sources.tars import TarSource
+from atdata_cli.stores.pds import BlobUrls, PDSBlobStore
+
+__all__ = ["check_room", "fits", "planned_blobs", "publish_blobs", "room", "upload", "with_blobs", "written_blobs"]
+
+
+def publish_blobs(
+    session: Session, publication: Publication, *, dry_run: bool = False, progress: TransferProgress | None = None
+) -> Published:
+    """Copy the shards of a publication into the account's PDS, and publish it.
+
+    Raises
+    ------
+    AtdataError : see :func:`atdata_cli.indexes.publishing.publish`. What was uploaded stays for the next attempt.
+    """
+    store = PDSBlobStore(session)
+    planned = planned_blobs(publication, store.limit, exactly=dry_run)
+    known = fits(planned, store.limit)
+    # Everything that can be wrong is found before the first byte is sent.
+    looked = publish(session, planned if known else _one_shard(planned), dry_run=True)
+    if dry_run or (known and looked.status == "unchanged"):
+        if not dry_run:
+            store.ledger(publication.name).release()  # of a run that was killed when all was done
+        return looked
+    ledger = store.ledger(publication.name)
+    stored = upload(publication, store, ledger, progress=progress)
+    published = publish(session, stored)
+    ledger.release()
+    return replace(published, shards=tuple(stored.shards))
+
+
+def _one_shard(publication: Publication) -> Publication:
+    """Stands for a publication whose shards are not known yet, to look at all else."""
+    shard = replace(publication.shards[0], sha256="00" * 32, bytes=1)
+    return replace(publication, shards=[shard], compression=None, version=None)
+
+
+def fits(publication: Publication, limit: int) -> bool:
+    """Whether the PDS takes the shards as they are: plain tars, none too large."""
+    return publication.compression is None and all((shard.bytes or 0) <= limit for shard in publication.shards)
+
+
+def room(publication: Publication) -> int:
+    """About how many shards in the PDS one entry of this dataset has room for."""
+    digest = "00" * 32
+    some = [EntryShard("", digest, 50_000_000, 10_000)] * 100
+    storage = StorageBlobs([BlobShard(Blob(blob_cid(digest), 50_000_000), Checksum.sha256(digest))] * len(some))
+    uri = f"at://did:plc:{'a' * 24}/{SCHEMA}/{new_tid()}"
+    return room_for_shards(entry_record(replace(publication, shards=some), storage, uri))
+
+
+def check_room(publication: Publication, shards: int) -> None:
+    """Refuse what is known not to fit into one entry, before anything is uploaded.
+
+    Raises
+    ------
+    UsageError : there are more shards than the record holds.
+    """
+    most = room(publication)
+    if shards > most:
+        raise UsageError(
+            f"{shards:,} shards are too many for one entry",
+            hint=f"about {most:,} fit: make them larger, or divide the dataset into several",
+        )
+
+
+def planned_blobs(publication: Publication, limit: int, *, exactly: bool) -> Publication:
+    """The publication with the shards that the PDS would get, as far as they can be known.
+
+    Parameters
+    ----------
+    limit : bytes of the largest blob.
+    exactly : make new shards to know their hashes, without uploading them, where the old ones do not fit.
+    """
+    if fits(publication, limit):
+        return publication
+    least = math.ceil(sum(shard.bytes or 0 for shard in publication.shards) / limit)
+    check_room(publication, least)
+    # Two shards in a row have more than the limit together, so there are less than twice as many.
+    if not exactly and 2 * least + 1 <= room(publication):
+        return publication
+    result = write(_source(publication), _Nowhere(), publication.name, _options(publication, limit))
+    check_room(publication, len(result.manifest.shards))
+    return replace(publication, **_told(result.manifest), compression=None)
+
+
+def upload(
+    publication: Publication, store: PDSBlobStore, ledger: BlobLedger, *, progress: TransferProgress | None = None
+) -> Publication:
+    """Put the shards of a publication into the PDS; what the server has already is not sent again.
+
+    Returns
+    -------
+    The publication with the blobs as its shards.
+    """
+    if not fits(publication, store.limit):
+        done = store.write(_source(publication), publication.name, _options(publication, store.limit), ledger=ledger)
+        return written_blobs(replace(publication, compression=None), done.result.manifest, done.urls)
+    blobs: dict[int, Blob | None] = {
+        place: ledger.keep(blob_cid(shard.sha256), shard.bytes) if shard.sha256 and shard.bytes else None
+        for place, shard in enumerate(publication.shards)
+    }
+    missing = [place for place, blob in blobs.items() if blob is None]
+    told = [_to_read(publication, place) for place in missing]
+    if progress is not None:
+        progress.total = sum(shard.size or 0 for shard in told)
+
+    def put(stream: Any) -> Blob:
+        return store.upload(stream, stream.size, stream.expected, ledger=ledger)
+
+    sent = copy_shards(told, publication.files, put, jobs=store.parallel, progress=progress)
+    blobs.update(zip(missing, sent, strict=True))
+    ledger.flush()
+    return with_blobs(publication, BlobUrls(store.did, [blob for blob in blobs.values() if blob is not None]))
+
+
+def _to_read(publication: Publication, place: int) -> Shard:
+    """One shard where it is now, with what it must be."""
+    found, told = publication.located.shards[place], publication.shards[place]
+    return replace(found, size=told.bytes, sha256=told.sha256)
+
+
+class _Nowhere:
+    """Stands in for a store where shards are made to know what they would be: keeps sizes and small objects only."""
+
+    atomic = True
+    writable = True
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._small: dict[str, bytes] = {}
+
+    def url(self, name: str) -> str:
+        return name
+
+    def create(self, name: str) -> _Counter:
+        return _Counter(self._sizes, name)
+
+    def read(self, name: str) -> bytes | None:
+        return self._small.get(name)
+
+    def open(self, name: str) -> BinaryIO:
+        raise NotFoundError("nothing was kept", url=name)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return (info for name in sorted({*self._sizes, *self._small}) if (info := self.stat(name)))
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        size = len(self._small[name]) if name in self._small else self._sizes.get(name)
+        return None if size is None else ObjectInfo(name, size)
+
+    def put(self, name: str, data: bytes) -> None:
+        self._small[name] = data
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        if name in self._small:
+            return False
+        self.put(name, data)
+        return True
+
+    def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
+        return False
+
+    def delete(self, name: str) -> None:
+        self._small.pop(name, None)
+        self._sizes.pop(name, None)
+
+    def delete_many(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.delete(name)
+
+    def leftovers(self, prefix: str) -> Sequence[str]:
+        return ()
+
+    def clean(self, prefix: str) -> Sequence[str]:
+        return ()
+
+
+class _Counter:
+    """A shard of which only the size is kept."""
+
+    def __init__(self, sizes: dict[str, int], name: str) -> None:
+        self._sizes, self._name, self._size = sizes, name, 0
+
+    def write(self, chunk: Chunk) -> None:
+        self._size += len(chunk)
+
+    def commit(self) -> None:
+        self._sizes[self._name] = self._size
+
+    def abort(self) -> None: ...
+
+
+def _source(publication: Publication) -> TarSource:
+    return TarSource(publication.files, [shard.input for shard in publication.located.shards])
+
+
+def _options(publication: Publication, limit: int) -> WriteOptions:
+    return WriteOptions(name=publication.name, max_size=limit, hard_limit=True, allow_empty=True)
+
+
+def with_blobs(publication: Publication, urls: BlobUrls) -> Publication:
+    """The publication with its shards at their new place."""
+    shards = [replace(shard, url=url) for shard, url in zip(publication.shards, urls, strict=True)]
+    refs = dict(zip(urls, urls.blob_refs, strict=True))
+    return replace(publication, shards=shards, blob_refs=refs, blobs=False, endpoint=None, region=None)
+
+
+def written_blobs(publication: Publication, manifest: Manifest, urls: BlobUrls) -> Publication:
+    """The publication with new shards, which are in the PDS now."""
+    return with_blobs(replace(publication, **_told(manifest)), urls)
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    """What a manifest of new shards says of a publication."""
+    return {
+        "shards": [
+            EntryShard(row.name, row.sha256, row.bytes, row.samples, row.first_key, row.last_key)
+            for row in manifest.shards
+        ],
+        "samples": manifest.samples,
+        "bytes": manifest.bytes,
+        "payload": manifest.payload,
+    }
