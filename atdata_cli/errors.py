@@ -17,6 +17,7 @@ __all__ = [
     "OccupiedError",
     "RateLimitedError",
     "TemporaryError",
+    "UntrustedError",
     "UsageError",
     "from_os_error",
 ]
@@ -135,6 +136,12 @@ class OccupiedError(AtdataError):
 
     exit_code = ExitCode.OCCUPIED
     code = "occupied"
+
+
+class UntrustedError(AtdataError):
+    """A server's certificate is signed by nobody who is trusted, or is not for this server."""
+
+    code = "untrusted"
 
 
 class DataError(AtdataError):

@@ -23,9 +23,9 @@ from atdata_cli.retry import Retry
 __all__ = [
     "CA_HINT",
     "PROXY_HINT",
-    "client_options",
     "configure",
     "http_options",
+    "httpx_options",
     "is_loopback",
     "is_secure",
     "proxy_error",
@@ -217,7 +217,7 @@ def _tell_once(host: str, proxy: str) -> None:
 # -- clients
 
 
-def client_options(**more: Any) -> dict[str, Any]:
+def httpx_options(**more: Any) -> dict[str, Any]:
     """Arguments for ``httpx.Client``, and for what passes them on to it.
 
     Raises

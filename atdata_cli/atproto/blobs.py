@@ -149,7 +149,7 @@ def blob_size(session: Session, cid: str) -> int | None:
     """Bytes of a blob; None if it is not there."""
 
     def attempt() -> int | None:
-        with _client(session.pds_url) as client, _answers(session, cid):
+        with _client() as client, _answers(session, cid):
             response = client.head(blob_url(session.pds_url, session.did, cid), headers=_PLAIN)
             _check(response, b"", session, cid)
             length = response.headers.get("content-length", "")
@@ -179,11 +179,11 @@ def open_blob(session: Session, cid: str) -> BinaryIO:
 _PLAIN = {"Accept-Encoding": "identity"}  # compressed, tars come seven times slower, and without their length
 
 
-def _client(url: str) -> Any:
+def _client() -> Any:
     import httpx
 
     # Servers may keep blobs elsewhere and say where. Nothing secret is sent.
-    return httpx.Client(**httpx_options(url, follow_redirects=True, headers={"User-Agent": user_agent()}))
+    return httpx.Client(**httpx_options(follow_redirects=True, headers={"User-Agent": user_agent()}))
 
 
 @contextmanager
@@ -245,7 +245,7 @@ class _BlobReader(io.RawIOBase):
 
     def _ask(self) -> None:
         self._leave()
-        self._client = _client(self._session.pds_url)
+        self._client = _client()
         with _answers(self._session, self._cid):
             request = self._client.build_request(
                 "GET", blob_url(self._session.pds_url, self._session.did, self._cid), headers=_PLAIN

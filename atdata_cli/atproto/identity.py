@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from atdata_cli import config
-from atdata_cli.atproto.transport import Transport, http_errors
-from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UsageError
-from atdata_cli.net import client_options, is_loopback, server_root
+from atdata_cli.atproto.transport import Transport, http_errors, transport_error
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UntrustedError, UsageError
+from atdata_cli.net import httpx_options, is_loopback, server_root
 
 __all__ = ["PLC_URL", "Identity", "configured_url", "is_did", "plain_authority", "resolve"]
 
@@ -131,7 +131,7 @@ def _ask_local(server: str, handle: str) -> str | None:
     transport = Transport(server)
     try:
         answer = transport.query("com.atproto.identity.resolveHandle", {"handle": handle})
-    except TemporaryError:
+    except (TemporaryError, UntrustedError):
         raise
     except AtdataError:  # "Unable to resolve handle" is a 400 without a name
         return None
@@ -173,7 +173,7 @@ def _with_our_network(resolver: Any) -> Any:
     for name in ("_http_client", "_client"):
         if hasattr(resolver, name):
             getattr(resolver, name).close()
-            setattr(resolver, name, httpx.Client(**client_options()))
+            setattr(resolver, name, httpx.Client(**httpx_options()))
     return resolver
 
 
@@ -191,6 +191,9 @@ def _document(did: str, local: str | None, plc: str | None) -> Any:
     try:
         document = _did_resolver(directory).resolve(did)
     except (DidPlcResolverError, DidWebResolverError) as error:
+        failure = transport_error(error.__cause__ or error, where or did)
+        if isinstance(failure, UntrustedError):
+            raise failure from error
         reason = str(error.__cause__ or error)
         raise TemporaryError(f"{did} cannot be looked up: {reason}", url=where) from error
     except (AtProtocolError, ValueError) as error:
@@ -210,7 +213,7 @@ def _local_document(server: str, did: str) -> Any:
         answer = transport.query(nsid, {"repo": did})
         with http_errors(transport.method_url(nsid), nsid):
             document = DidDocument.from_dict(answer["didDoc"])
-    except TemporaryError:
+    except (TemporaryError, UntrustedError):
         raise
     except AtdataError:
         return None

@@ -19,9 +19,11 @@ from atdata_cli.errors import (
     OccupiedError,
     RateLimitedError,
     TemporaryError,
+    UntrustedError,
     UsageError,
 )
-from atdata_cli.net import CA_HINT, client_options, is_secure, user_agent
+from atdata_cli.net import CA_HINT, httpx_options, is_secure, proxy_error, user_agent
+from atdata_cli.retry import seconds_to_wait
 
 __all__ = [
     "BlobMissingError",
@@ -118,7 +120,7 @@ class Transport:
             if method is not None:
                 method(response)
 
-        request = Request(**client_options(event_hooks={"response": [look]}))
+        request = Request(**httpx_options(event_hooks={"response": [look]}))
         request.add_additional_header("User-Agent", user_agent())
         self.client = Client(url, request=request)
         self._closing = weakref.finalize(self, request.close)
@@ -258,11 +260,12 @@ def transport_error(error: BaseException, url: str) -> AtdataError:
 
     reason = _short(str(error)) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return AtdataError(f"the connection is not secure: {reason}", url=url, hint=CA_HINT)
+        return UntrustedError(f"the server's certificate is not trusted: {reason}", url=url, hint=CA_HINT)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.TooManyRedirects):
         return AtdataError(f"cannot be asked: {reason}", url=url)
     if isinstance(error, httpx.ProxyError):
-        return TemporaryError(f"the proxy does not let it through: {reason}", url=url, hint="check HTTPS_PROXY")
+        status = re.match(r"[1-5][0-9]{2}\b", reason)
+        return proxy_error(int(status[0]) if status else 502, url, "ask")
     return TemporaryError(f"the server does not answer: {reason}", url=url, hint="check the network, and try again")
 
 
@@ -276,7 +279,9 @@ def answer_error(status: int, name: str, message: str, headers: Mapping[str, str
     """
     what = f"{nsid.rpartition('.')[2]}: HTTP {status}{' ' + name if name else ''}{': ' + message if message else ''}"
     if status == 429:
-        wait = reset_seconds(headers)
+        wait = next(
+            (seconds for seconds in (reset_seconds(headers), seconds_to_wait(headers)) if seconds is not None), None
+        )
         limit = _number(headers.get("ratelimit-limit"))
         return _limited(nsid, limit, _FALL_BACK_WAIT if wait is None else wait, url)
     special = _special(status, name, message)

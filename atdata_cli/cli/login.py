@@ -36,6 +36,9 @@ def login(
     password_stdin: PasswordStdin = False,
     password_file: PasswordFile = None,
     password_command: PasswordCommand = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     color: opt.ColorWhen = opt.Color.AUTO,
@@ -48,6 +51,7 @@ def login(
     from atdata_cli.atproto.session import Session
 
     output = Output(as_json=as_json, quiet=quiet, verbose=False, no_progress=True, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     if sum(map(bool, (password_stdin, password_file, password_command))) > 1:
         raise UsageError("--password-stdin, --password-file and --password-command exclude each other")
     password = _password(handle, stdin=password_stdin, file=password_file, command=password_command)
@@ -113,6 +117,9 @@ def _asked(handle: str) -> str:
 
 def logout(
     handle: LoggedIn = None,
+    retries: opt.Retries = None,
+    timeout: opt.Timeout = None,
+    ca_bundle: opt.CaBundle = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     color: opt.ColorWhen = opt.Color.AUTO,
@@ -121,6 +128,7 @@ def logout(
     from atdata_cli.atproto.session import Session
 
     output = Output(as_json=as_json, quiet=quiet, verbose=False, no_progress=True, color=color)
+    opt.use_network(retries, timeout, ca_bundle)
     session = Session.stored(handle)
     session.logout()
     if as_json:

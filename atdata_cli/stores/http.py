@@ -24,6 +24,7 @@ from atdata_cli.errors import (
     NotFoundError,
     RateLimitedError,
     TemporaryError,
+    UntrustedError,
     UsageError,
 )
 from atdata_cli.refs import check_name, join
@@ -247,7 +248,8 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
         if isinstance(cause, aiohttp.ClientResponseError):
             raise status_error(cause.status, cause.message, url, doing, cause.headers or {}) from cause
         if isinstance(cause, aiohttp.ClientSSLError):
-            raise AtdataError(f"cannot {doing} it: {_tls_reason(cause)}", url=url, hint=net.CA_HINT) from cause
+            what = f"cannot {doing} it: the server's certificate is not trusted: {_tls_reason(cause)}"
+            raise UntrustedError(what, url=url, hint=net.CA_HINT) from cause
         if isinstance(cause, aiohttp.InvalidURL):
             raise UsageError(f"cannot {doing} it: it is not a valid URL", url=url) from cause
         if isinstance(cause, aiohttp.ClientPayloadError):

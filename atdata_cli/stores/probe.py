@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from atdata_cli import net
-from atdata_cli.errors import AtdataError, ExitCode, IntegrityError, TemporaryError, from_os_error
+from atdata_cli.errors import AtdataError, ExitCode, IntegrityError, TemporaryError, UntrustedError, from_os_error
 from atdata_cli.refs import scheme
 from atdata_cli.samples.tar import BLOCK, is_header
 from atdata_cli.sources.base import Files
@@ -167,5 +167,8 @@ def _refusal(error: urllib.error.HTTPError, url: str) -> AtdataError:
 
 def _unreachable(reason: object, url: str) -> AtdataError:
     if isinstance(reason, ssl.SSLError):
-        return AtdataError(f"cannot read it: {getattr(reason, 'verify_message', reason)}", url=url, hint=net.CA_HINT)
+        why = getattr(reason, "verify_message", reason)
+        return UntrustedError(
+            f"cannot read it: the server's certificate is not trusted: {why}", url=url, hint=net.CA_HINT
+        )
     return TemporaryError(f"cannot read it: {reason}", url=url)

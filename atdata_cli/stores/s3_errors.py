@@ -18,6 +18,7 @@ from atdata_cli.errors import (
     NotFoundError,
     RateLimitedError,
     TemporaryError,
+    UntrustedError,
     UsageError,
     from_os_error,
 )
@@ -134,7 +135,7 @@ _CLASSES: dict[str, _Known] = {
     "ParamValidationError": (UsageError, "this cannot be the name of a bucket or object", "check the URL"),
     "InvalidRegionError": (UsageError, "this cannot be a region", "check AWS_REGION or --region"),
     "SSLError": (
-        AtdataError,
+        UntrustedError,
         "the server's certificate is not trusted, or it does not speak TLS",
         "name the file of its authority: --ca-bundle FILE, or AWS_CA_BUNDLE; or check http:// against https://",
     ),
@@ -253,7 +254,10 @@ def _translate(error: Exception, url: str, doing: str) -> AtdataError:
             return RateLimitedError(f"cannot {doing} it: {reason}", wait=wait, url=url, hint=hint)
         return kind(f"cannot {doing} it: {reason}", url=url, hint=hint or None)
     for one in _chain(error):
-        status = getattr(getattr(one, "kwargs", {}).get("error"), "status", None)  # the proxy's, not the server's
+        inner = getattr(one, "kwargs", {}).get("error")  # of botocore's errors
+        if isinstance(inner, AtdataError):
+            return inner
+        status = getattr(inner, "status", None)  # the proxy's, not the server's
         if status is not None:
             return proxy_error(int(status), url, doing)
         for base in type(one).__mro__:

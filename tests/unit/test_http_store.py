@@ -158,7 +158,8 @@ def test_where_head_is_refused(ranges):
     [(404, NotFoundError), (410, NotFoundError), (401, AuthError), (403, AuthError), (429, TemporaryError),
      (500, TemporaryError), (503, TemporaryError), (418, AtdataError)],
 )  # fmt: skip
-def test_failures(ranges, status, error):
+def test_failures(ranges, status, error, monkeypatch):
+    monkeypatch.setenv("ATDATA_RETRIES", "0")
     store = HTTPStore(ranges[1])
     with pytest.raises(error, match=f"HTTP {status}") as caught:
         store.open(f"status/{status}")
@@ -171,7 +172,8 @@ def test_failures(ranges, status, error):
             store.stat(f"status/{status}")
 
 
-def test_no_server():
+def test_no_server(monkeypatch):
+    monkeypatch.setenv("ATDATA_RETRIES", "0")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         root = f"http://127.0.0.1:{unused.getsockname()[1]}"
