@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 pytest.register_assert_rewrite("atdata_cli.stores.testing")
+
+# A shell lets what it starts in the background ignore SIGINT, and all that is started from there: the commands under
+# test, too, which would leave it so. A handler becomes the default in them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
