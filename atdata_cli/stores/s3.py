@@ -23,7 +23,7 @@ from atdata_cli.shards.protocols import ObjectInfo
 from atdata_cli.stores import s3_sign
 from atdata_cli.stores.base import Session, StoreBase
 from atdata_cli.stores.s3_errors import BARE_CODES, error_code, note_retries, request_error, retries_made, translated
-from atdata_cli.stores.s3_upload import PART_SIZE, S3Sink, Uploads
+from atdata_cli.stores.s3_upload import PART_SIZE, PartBody, S3Sink, Uploads
 
 __all__ = ["S3DataStore", "S3Options"]
 
@@ -310,9 +310,17 @@ class S3DataStore(StoreBase):
         ------
         OSError : the last failure, as s3fs tells it. :func:`.s3_errors.retries_made` says how often it was sent before.
         """
-        call_s3 = self.fs.call_s3
-        answer: dict[str, Any] = self._repeat(lambda: call_s3(method, **params), params, stop=stop, retry=retry)
-        return answer
+        from fsspec.asyn import sync
+
+        fs, silence = self.fs, self._options.read_timeout
+        if isinstance(params.get("Body"), PartBody):
+            return self._repeat(
+                lambda: cast(dict[str, Any], sync(fs.loop, _send, fs, silence, method, params)),
+                params,
+                stop=stop,
+                retry=retry,
+            )
+        return self._repeat(lambda: cast(dict[str, Any], fs.call_s3(method, **params)), params, stop=stop, retry=retry)
 
     def _repeat(
         self,
@@ -600,6 +608,25 @@ def _forbid_waiting_for_continue(client: Any) -> None:
 def _info(name: str, size: int, answer: Mapping[str, Any]) -> ObjectInfo:
     etag = answer.get("ETag")
     return ObjectInfo(name, int(size), etag.strip('"') if etag else None)
+
+
+async def _send(fs: Any, silence: float, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """A request whose body the server has to take, piece by piece: aiohttp would wait for that without end."""
+    import asyncio
+
+    body: PartBody = params["Body"]
+    body.waits = False
+    request = asyncio.ensure_future(fs._call_s3(method, **params))
+    try:
+        while True:
+            taken = body.taken
+            await asyncio.wait((request,), timeout=silence)
+            if request.done():
+                return cast(dict[str, Any], request.result())
+            if body.waits and body.taken == taken:
+                raise TimeoutError("the server takes no more of what is sent")
+    finally:
+        request.cancel()
 
 
 async def _download(fs: Any, limit: int, params: dict[str, Any]) -> _Answer:

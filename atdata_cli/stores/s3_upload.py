@@ -18,7 +18,7 @@ from atdata_cli.retry import Retry
 from atdata_cli.shards.protocols import Chunk
 from atdata_cli.stores.s3_errors import error_code, translated
 
-__all__ = ["PARTS_HELD", "PART_SIZE", "S3Sink", "Uploads"]
+__all__ = ["PARTS_HELD", "PART_SIZE", "PartBody", "S3Sink", "Uploads"]
 
 PART_SIZE = 16 << 20
 PARTS_IN_FLIGHT = 6
@@ -28,7 +28,7 @@ GROW_AFTER = 5_000
 GROW_EVERY = 1_000
 ABORT_SECONDS = 1.0
 ABORTING = Retry(retries=2, first=0.2)  # whoever gives up does not wait for long
-SEND_SIZE = 1 << 20
+SEND_SIZE = 256 << 10  # a piece of this size within the time for which a server may be silent is progress
 SEND_ATTEMPTS = 3
 
 Call = Callable[..., dict[str, Any]]
@@ -50,11 +50,18 @@ class PartBody:
 
     aiohttp joins and buffers ``bytes`` (and warns above 1 MiB) but sends what an asynchronous iterator yields
     as it is; botocore wants ``read`` on what is not ``bytes``, and ``seek`` to repeat a request.
+
+    Attributes
+    ----------
+    taken : pieces that were taken so far, in all attempts.
+    waits : somebody takes pieces, and has not taken the last one.
     """
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self._at = 0
+        self.taken = 0
+        self.waits = False
 
     def __len__(self) -> int:
         return len(self._data)
@@ -76,8 +83,11 @@ class PartBody:
         return self._at
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
+        self.waits = True
         for at in range(0, len(self._data), SEND_SIZE):
+            self.taken += 1
             yield self._data[at : at + SEND_SIZE]
+        self.waits = False
 
 
 class _Budget:

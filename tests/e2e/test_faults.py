@@ -197,3 +197,13 @@ def test_sources_that_are_refused_are_asked_for_once(cli, source, env, proxy, st
     proxy.when(Status(status, "AccessDenied" if status == 403 else "InvalidRequest"), method="GET", contains="a.bin")
     assert cli("write", f"s3://{s3_bucket}/source", "out", env=env).code in (1, 4)
     assert len(proxy.requests("GET", "a.bin")) == 1
+
+
+def test_a_server_that_stops_to_read(cli, source, env, proxy, store, s3_bucket):
+    """It has a part of a body, and takes no more of it: 18 MiB, more than what the system holds for a connection."""
+    proxy.when(Hold(after=64 << 10), method="PUT", contains="shard-000000.tar", times=1)
+    target = f"s3://{s3_bucket}/p"
+    ran = cli("write", source, target, "--timeout", "2", "-o", "part_size=32M", env=env, timeout=60)
+    assert ran.code == 0, ran.err
+    assert len(proxy.requests("PUT", "shard-000000.tar")) == 2
+    assert cli("inspect", target, "--verify", env=env).code == 0
