@@ -85,7 +85,8 @@ def test_errors_of_the_store_are_told_apart(cli, s3_env, s3_bucket, rows_file, t
     cli("write", "rows.jsonl", target, env={**s3_env, "AWS_ACCESS_KEY_ID": "nobody"}).failed(4, target)
     nothing = {"AWS_ENDPOINT_URL": s3_env["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"}
     cli("write", "rows.jsonl", target, env=nothing).failed(4, target)
-    cli("write", "rows.jsonl", target, env={**s3_env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).failed(5, target)
+    nobody = {**s3_env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    cli("write", "rows.jsonl", target, "--retries", "0", env=nobody).failed(5, target)
     cli("write", "rows.jsonl", "s3://", env=s3_env).failed(2)
     for ran in (cli("write", "rows.jsonl", target, "-v", env={**s3_env, "AWS_SECRET_ACCESS_KEY": "hush" * 10}),):
         assert "hush" not in ran.err + ran.out
@@ -95,7 +96,8 @@ def test_errors_of_sources_in_s3_are_told_apart_too(cli, s3_env, s3_bucket):
     source = f"s3://{s3_bucket}/rows.jsonl"
     cli("write", source, "out", env=s3_env).failed(3, source)
     cli("write", source, "out", env={**s3_env, "AWS_SECRET_ACCESS_KEY": "wrong" * 8}).failed(4, source)
-    cli("write", source, "out", env={**s3_env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).failed(5, "cannot be reached")
+    nobody = {**s3_env, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    cli("write", source, "out", "--retries", "0", env=nobody).failed(5, "cannot be reached")
     ended = {"AWS_SESSION_TOKEN": "hush", "AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z"}
     cli("write", source, "out", env={**s3_env, **ended}).failed(4, "expired")
 
