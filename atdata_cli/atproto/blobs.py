@@ -15,15 +15,15 @@ from urllib.parse import urlencode, urlsplit
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import MAX_BLOB_BYTES, TAR
 from atdata_cli.atproto.transport import answer_error, transport_error
-from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UsageError
+from atdata_cli.atproto.values import blob_sha256
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError
 from atdata_cli.net import httpx_options, proxy_for, ssl_context, user_agent
 
-__all__ = ["GET_BLOB", "UPLOAD_BLOB", "blob_cid", "blob_limit", "blob_size", "blob_url", "looks_like", "open_blob"]
+__all__ = ["GET_BLOB", "UPLOAD_BLOB", "blob_limit", "blob_size", "blob_url", "looks_like", "open_blob"]
 
 GET_BLOB = "com.atproto.sync.getBlob"
 UPLOAD_BLOB = "com.atproto.repo.uploadBlob"
 
-_RAW_SHA256 = bytes((0x01, 0x55, 0x12, 0x20))  # CID version 1, raw bytes, SHA-256, 32 bytes
 _CHUNK = 1 << 20
 _PROBE_SECONDS = 1.0
 # What installers and the server's code set, and round numbers between; the lexicon allows no more than the first.
@@ -37,31 +37,6 @@ _OTHER_FORMATS = (
     r"|Creative Voice File|RIFF....(?:AVI|WAVE|QLCM)|wOF[F2]OTTO|..-l(?:h[0-7d]|z[s45])-"
     r"|....(?:ftyp|free|mdat|moov|wide)|.{8}WEBP|.{44}SCRM|.{60}BOOKMOBI"
 )
-
-
-def blob_cid(sha256: str) -> str:
-    """The CID of a blob, from the SHA-256 of its bytes in hex."""
-    from atproto import CID
-
-    return str(CID.from_decoded_bytes(_RAW_SHA256 + bytes.fromhex(sha256)).encode())
-
-
-def blob_sha256(cid: str) -> str:
-    """The SHA-256, hex, of the bytes that a blob's CID names.
-
-    Raises
-    ------
-    UsageError : it is no CID of a blob.
-    """
-    from atproto import CID
-
-    try:
-        decoded = CID.decode(cid)
-    except ValueError as error:
-        raise UsageError(f"{cid[:100]!r} is no CID") from error
-    if (decoded.version, decoded.codec, decoded.hash.code, decoded.hash.size) != tuple(_RAW_SHA256):
-        raise UsageError(f"{cid[:100]!r} is no CID of a blob: it must name raw bytes by their SHA-256")
-    return bytes(decoded.hash.digest).hex()
 
 
 def blob_url(pds_url: str, did: str, cid: str) -> str:

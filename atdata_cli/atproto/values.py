@@ -17,6 +17,8 @@ from atdata_cli.errors import IntegrityError, UsageError
 __all__ = [
     "LARGEST_INTEGER",
     "MAX_RECORD_BYTES",
+    "blob_cid",
+    "blob_sha256",
     "check_at_uri",
     "check_datetime",
     "check_plain",
@@ -35,6 +37,7 @@ __all__ = [
     "read_optional_text",
     "read_text",
     "reading",
+    "sha256_in",
 ]
 
 LARGEST_INTEGER = (1 << 53) - 1
@@ -44,6 +47,7 @@ MAX_RECORD_BYTES = 153_600
 """Largest JSON body of a request to a personal data server; one byte more is answered with 413."""
 
 _MAX_DEPTH = 64
+_RAW_SHA256 = bytes((0x01, 0x55, 0x12, 0x20))  # CID version 1, raw bytes, SHA-256, 32 bytes
 _Value = TypeVar("_Value")
 
 
@@ -228,3 +232,37 @@ def _walk(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
         yield path, value
     else:
         raise UsageError(f"{path} is of the type {type(value).__name__}, which JSON does not have")
+
+
+def blob_cid(sha256: str) -> str:
+    """The CID of a blob, from the SHA-256 of its bytes in hex."""
+    import libipld
+
+    return str(libipld.encode_cid(_RAW_SHA256 + bytes.fromhex(sha256)))
+
+
+def blob_sha256(cid: str) -> str:
+    """The SHA-256, hex, of the bytes that a blob's CID names.
+
+    Raises
+    ------
+    UsageError : it is no CID of a blob.
+    """
+    import libipld
+
+    try:
+        decoded = libipld.decode_cid(cid)
+    except ValueError as error:
+        raise UsageError(f"{cid[:100]!r} is no CID") from error
+    digest = decoded["hash"]
+    if (decoded["version"], decoded["codec"], digest["code"], digest["size"]) != tuple(_RAW_SHA256):
+        raise UsageError(f"{cid[:100]!r} is no CID of a blob: it must name raw bytes by their SHA-256")
+    return bytes(digest["digest"]).hex()
+
+
+def sha256_in(cid: str) -> str | None:
+    """:func:`blob_sha256`; None for what is no CID of a blob, or is not written in base32."""
+    try:
+        return blob_sha256(cid) if cid.startswith("b") else None
+    except UsageError:
+        return None

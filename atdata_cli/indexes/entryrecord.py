@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -23,13 +22,13 @@ from atdata_cli.atproto.storage import (
     StorageHttp,
     StorageS3,
 )
-from atdata_cli.atproto.values import LARGEST_INTEGER
+from atdata_cli.atproto.values import LARGEST_INTEGER, blob_cid, sha256_in
 from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.indexes.base import Entry, EntryShard, Publication
 from atdata_cli.indexes.facts import facts, with_facts
 from atdata_cli.refs import expand_all, redact, refuse_unsafe, scheme
 
-__all__ = ["blob_cid", "entry_of", "entry_record", "storage_of"]
+__all__ = ["entry_of", "entry_record", "storage_of"]
 
 _ELSEWHERE = "copy the dataset to S3 or a web server first, or give --blobs to put its shards into your PDS"
 
@@ -96,20 +95,6 @@ def storage_of(publication: Publication, did: str) -> Storage:
     if kind in {"", "file"}:
         raise UsageError("nobody else can read a path on this machine", url=url, hint=_ELSEWHERE)
     raise UsageError(f"an entry cannot name '{kind}:' URLs, only S3, HTTPS and blobs", url=url, hint=_ELSEWHERE)
-
-
-def blob_cid(sha256: str) -> str:
-    """The CID of a blob, from the SHA-256 of its bytes: version 1, raw, sha2-256, in base32."""
-    return "b" + base64.b32encode(b"\x01\x55\x12\x20" + bytes.fromhex(sha256)).decode("ascii").lower().rstrip("=")
-
-
-def _sha256_of(cid: str) -> str | None:
-    """The SHA-256 that a blob's CID holds."""
-    try:
-        data = base64.b32decode(cid[1:].upper() + "=" * (-len(cid[1:]) % 8))
-    except ValueError:
-        return None
-    return data[4:].hex() if cid.startswith("b") and data[:4] == b"\x01\x55\x12\x20" and len(data) == 36 else None
 
 
 def _future_blob(shard: EntryShard) -> BlobShard:
@@ -253,7 +238,7 @@ def _shards(storage: Storage, uri: str, did: str) -> list[EntryShard]:
 
 def _blob(shard: BlobShard, did: str) -> EntryShard:
     blob = shard.blob
-    digest = _sha256_of(blob.cid) or (_sha256(shard.checksum) if shard.checksum else None)
+    digest = sha256_in(blob.cid) or (_sha256(shard.checksum) if shard.checksum else None)
     return EntryShard(f"at://{did}/blob/{blob.cid}", digest, blob.size or None)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+from atdata_cli.atproto.values import sha256_in
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, UsageError
 from atdata_cli.indexes.registry import IndexOptions, open_index
 from atdata_cli.refs import (
@@ -42,7 +43,6 @@ _PUBLIC = ("https", "http", "s3", "at")  # where shards of other people's entrie
 # The hosts of S3 itself; others below amazonaws.com belong to whoever rents them.
 _AMAZON = re.compile(r"s3(?:[.-](?:dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,50}")
-_RAW_SHA256 = b"\x01\x55\x12\x20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +114,7 @@ def _blob(reference: Reference, files: StoreFiles) -> Located:
     info = files.info(reference.text)
     if info is None:
         raise NotFoundError("there is no such blob", url=reference.text)
-    return Located(reference.text, [Shard(reference.text, info.size, sha256=_sha256_of(reference.key))])
-
-
-def _sha256_of(cid: str) -> str | None:
-    """The hash in the CID of a blob; None if it is another kind of CID."""
-    import base64
-    import binascii
-
-    try:
-        decoded = base64.b32decode(cid[1:].upper() + "=" * (-(len(cid) - 1) % 8))
-    except binascii.Error:
-        return None
-    return decoded[4:].hex() if cid[0] == "b" and decoded[:4] == _RAW_SHA256 and len(decoded) == 36 else None
+    return Located(reference.text, [Shard(reference.text, info.size, sha256=sha256_in(reference.key))])
 
 
 # --- entries ---

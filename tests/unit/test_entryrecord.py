@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atdata_cli.atproto.blobs import blob_cid
 from atdata_cli.atproto.records import LABEL, EntryRecord, LabelRecord, encoded, now
 from atdata_cli.atproto.storage import Blob, BlobShard, Checksum, HttpShard, StorageBlobs, StorageHttp, StorageS3
+from atdata_cli.atproto.values import blob_cid
 from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.indexes.entryrecord import entry_of, entry_record, storage_of
 from atdata_cli.indexes.labels import Label, age, later_than, named_key, newest
