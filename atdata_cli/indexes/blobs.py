@@ -7,27 +7,26 @@ A run that was killed finds there what it has uploaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
-from atdata_cli.atproto.blobs import blob_cid
 from atdata_cli.atproto.ledger import BlobLedger
 from atdata_cli.atproto.records import SCHEMA, new_tid, room_for_shards
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import Blob, BlobShard, Checksum, StorageBlobs
-from atdata_cli.errors import NotFoundError, UsageError
+from atdata_cli.atproto.values import blob_cid
+from atdata_cli.errors import UsageError
 from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.entryrecord import entry_record
 from atdata_cli.indexes.publishing import publish
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
-from atdata_cli.shards.protocols import Chunk, ObjectInfo
+from atdata_cli.shards.protocols import Chunk
 from atdata_cli.shards.reader import Shard
 from atdata_cli.shards.transfer import TransferProgress, copy_shards
 from atdata_cli.shards.write import write
 from atdata_cli.sources.tars import TarSource
-from atdata_cli.stores.pds import BlobUrls, PDSBlobStore
+from atdata_cli.stores.pds import BlobUrls, NamelessFolder, PDSBlobStore
 
 __all__ = ["check_room", "fits", "planned_blobs", "publish_blobs", "room", "upload", "with_blobs", "written_blobs"]
 
@@ -148,60 +147,11 @@ def _to_read(publication: Publication, place: int) -> Shard:
     return replace(found, size=told.bytes, sha256=told.sha256)
 
 
-class _Nowhere:
-    """Stands in for a store where shards are made to know what they would be: keeps sizes and small objects only."""
-
-    atomic = True
-    writable = True
-
-    def __init__(self) -> None:
-        self._sizes: dict[str, int] = {}
-        self._small: dict[str, bytes] = {}
-
-    def url(self, name: str) -> str:
-        return name
+class _Nowhere(NamelessFolder):
+    """Stands in for a store where shards are made to know what they would be."""
 
     def create(self, name: str) -> _Counter:
         return _Counter(self._sizes, name)
-
-    def read(self, name: str) -> bytes | None:
-        return self._small.get(name)
-
-    def open(self, name: str) -> BinaryIO:
-        raise NotFoundError("nothing was kept", url=name)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return (info for name in sorted({*self._sizes, *self._small}) if (info := self.stat(name)))
-
-    def stat(self, name: str) -> ObjectInfo | None:
-        size = len(self._small[name]) if name in self._small else self._sizes.get(name)
-        return None if size is None else ObjectInfo(name, size)
-
-    def put(self, name: str, data: bytes) -> None:
-        self._small[name] = data
-
-    def put_if_absent(self, name: str, data: bytes) -> bool:
-        if name in self._small:
-            return False
-        self.put(name, data)
-        return True
-
-    def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
-        return False
-
-    def delete(self, name: str) -> None:
-        self._small.pop(name, None)
-        self._sizes.pop(name, None)
-
-    def delete_many(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.delete(name)
-
-    def leftovers(self, prefix: str) -> Sequence[str]:
-        return ()
-
-    def clean(self, prefix: str) -> Sequence[str]:
-        return ()
 
 
 class _Counter:

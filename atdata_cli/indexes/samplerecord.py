@@ -13,21 +13,12 @@ from typing import Any
 from atdata_cli.atproto.records import SchemaRecord, now
 from atdata_cli.atproto.values import LARGEST_INTEGER
 from atdata_cli.indexes.base import Publication
-from atdata_cli.samples.schema import DRAFT_07, NDARRAY_REF
+from atdata_cli.samples.schema import DRAFT_07, JSON_TYPES, NDARRAY_REF
 
 __all__ = ["schema_record"]
 
-_BYTES: Mapping[str, Any] = {"type": "string", "format": "byte", "contentEncoding": "base64"}
-_BY_KIND: Mapping[str, Mapping[str, Any]] = {
-    "string": {"type": "string"},
-    "integer": {"type": "integer"},
-    "number": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "bytes": _BYTES,
-    "array": {"type": "array"},
-    "object": {"type": "object"},
-    "null": {"type": "null"},
-}
+_BYTES = JSON_TYPES["bytes"]
+_BY_KIND: Mapping[str, Mapping[str, Any]] = {**JSON_TYPES, "null": {"type": "null"}}
 _ARRAY_FORMATS: Mapping[str, str] = {"ndarrayBytes": "1.0.0"}
 _LONGEST_NAME = 100
 _MAX_DEPTH = 64

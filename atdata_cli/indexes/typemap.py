@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from atdata_cli.indexes.base import Publication
-from atdata_cli.samples.schema import DRAFT_07, MAX_ITEM_DEPTH, NDARRAY_REF
+from atdata_cli.samples.schema import DRAFT_07, JSON_TYPES, MAX_ITEM_DEPTH, NDARRAY_REF
 
 __all__ = ["fields_of", "json_schema_of", "loading_problems", "local_fields", "schema_name"]
 
 _PRIMITIVES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "bytes": "bytes"}
-_BYTES: dict[str, Any] = {"type": "string", "format": "byte", "contentEncoding": "base64"}
+_BYTES = JSON_TYPES["bytes"]
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},

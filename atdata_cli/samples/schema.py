@@ -16,14 +16,14 @@ from typing import Any
 
 from atdata_cli.samples.codec import Unencodable, plain_value
 
-__all__ = ["FieldStats", "MemberStats", "json_schema", "member_kind", "member_schema", "observe_rows"]
+__all__ = ["JSON_TYPES", "FieldStats", "MemberStats", "json_schema", "member_kind", "member_schema", "observe_rows"]
 
 DRAFT_07 = "http://json-schema.org/draft-07/schema#"
 NDARRAY_REF = "https://alt.science/schemas/atdata-ndarray-bytes/1.0.0#/$defs/ndarray"
 # Lists of lists of lists say enough; deeper ones are not described further.
 MAX_ITEM_DEPTH = 4
 
-_JSON_TYPES: dict[str, dict[str, Any]] = {
+JSON_TYPES: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "integer": {"type": "integer"},
     "number": {"type": "number"},
@@ -32,6 +32,7 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
     "object": {"type": "object"},
     "array": {"type": "array"},
 }
+"""Kind of a value to its JSON Schema."""
 
 _PACKED_AS_BASE = (str, int, float, list, tuple, dict, bytes)
 
@@ -225,9 +226,9 @@ class FieldStats:
         elif kind == "null":
             return {"type": "null"}
         elif kind == "mixed":
-            schema = {"type": sorted({_JSON_TYPES.get(name, {"type": "string"})["type"] for name in self.kinds})}
+            schema = {"type": sorted({JSON_TYPES.get(name, {"type": "string"})["type"] for name in self.kinds})}
         else:
-            schema = dict(_JSON_TYPES[kind])
+            schema = dict(JSON_TYPES[kind])
         if self.nulls:
             declared = schema["type"]
             schema["type"] = [*declared, "null"] if isinstance(declared, list) else [declared, "null"]
@@ -341,7 +342,7 @@ def member_schema(stats: Mapping[str, MemberStats], samples: int) -> dict[str, A
     return {
         "$schema": DRAFT_07,
         "type": "object",
-        "properties": {name: dict(_JSON_TYPES["bytes"]) for name in sorted(stats)},
+        "properties": {name: dict(JSON_TYPES["bytes"]) for name in sorted(stats)},
         "required": sorted(name for name, seen in stats.items() if seen.samples == samples),
     }
 

@@ -320,7 +320,7 @@ class Destination:
         names = self._names()
         if held.text is not None:
             ours = {join(folder, row.name) for (folder, _), row in self._noted(names).items()}
-            ours -= {join(folder, row.name) for folder, part in held.parts.items() for row in part.shards}
+            ours -= _named(held.parts)
         else:
             ours = set(self._fresh(names, lambda manifest, folder: manifest.job == job.id and manifest.split == folder))
         self.store.delete_many([self.name(name) for name in sorted(ours)])
@@ -369,7 +369,7 @@ class Destination:
                 "a job is unfinished here", url=self.url, hint="finish it, or give it up: atdata-cli abort DEST"
             )
         parts = self._parts(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))))
-        named = {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
+        named = _named(parts)
         folders = {"", *parts}
         old = [
             self.name(name)
@@ -397,7 +397,7 @@ class Destination:
                 gone = sorted(self._fresh(names, lambda manifest, folder: manifest.job == job))
             else:
                 parts = self._parts(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))))
-                named = {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
+                named = _named(parts)
                 gone = sorted({join(folder, row.name) for (folder, _), row in self._noted(names).items()} - named)
         gone = [self.name(name) for name in gone]
         if not dry_run:
@@ -409,6 +409,11 @@ class Destination:
 
 
 _READS = 5
+
+
+def _named(parts: Mapping[str, Manifest]) -> set[str]:
+    """Names, below the prefix, of the shards of a dataset."""
+    return {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
 
 
 def is_shard_name(name: str) -> bool:

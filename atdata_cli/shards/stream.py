@@ -173,7 +173,8 @@ class ShardStream:
                 raise self._failure
             if self._deflate:
                 self._put(self._deflate.flush())
-            stored = Stored(self._bytes, self._hash.hexdigest(), self._hash.hexdigest() == self._known)
+            digest = self._hash.hexdigest()
+            stored = Stored(self._bytes, digest, digest == self._known)
             if stored.kept:
                 self._sink.abort()
             else:

@@ -188,7 +188,7 @@ class FilesystemStore(StoreBase):
             self.fs.invalidate_cache()
             if self.fs.isfile(path):
                 return False
-            self._put(name, data)
+            self.put(name, data)
             return True
 
     def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
@@ -197,7 +197,7 @@ class FilesystemStore(StoreBase):
             found = self.stat(name)
             if found is None or found.version != version:
                 return False
-            self._put(name, data)
+            self.put(name, data)
             return True
 
     def delete(self, name: str) -> None:
@@ -207,15 +207,6 @@ class FilesystemStore(StoreBase):
     def _delete(self, name: str) -> None:
         with fs_errors(self.url(name), "delete"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self.fs.rm_file(self._path(name))
-
-    def _put(self, name: str, data: bytes) -> None:
-        sink = self.create(name)
-        try:
-            sink.write(data)
-            sink.commit()
-        except BaseException:
-            sink.abort()
-            raise
 
     def _path(self, name: str) -> str:
         return str(self.fs.root_marker) + check_name(name, url=self.url(name))

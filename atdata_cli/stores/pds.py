@@ -22,9 +22,7 @@ from typing import IO, Any, BinaryIO, NoReturn, Protocol
 
 from atdata_cli.atproto.blobs import (
     UPLOAD_BLOB,
-    blob_cid,
     blob_limit,
-    blob_sha256,
     blob_size,
     blob_url,
     looks_like,
@@ -35,6 +33,7 @@ from atdata_cli.atproto.ledger import BlobLedger
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import MAX_BLOB_BYTES, TAR, Blob
 from atdata_cli.atproto.transport import TooLargeError
+from atdata_cli.atproto.values import blob_cid, blob_sha256
 from atdata_cli.errors import AtdataError, DataError, IntegrityError, NotFoundError, UsageError, from_os_error
 from atdata_cli.refs import parse, redact
 from atdata_cli.shards.job import WriteOptions
@@ -42,7 +41,7 @@ from atdata_cli.shards.manifest import MANIFEST
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import ShardUrls, StoreBase
 
-__all__ = ["BlobUrls", "BlobWrite", "PDSBlobStore"]
+__all__ = ["BlobUrls", "BlobWrite", "NamelessFolder", "PDSBlobStore"]
 
 PARALLEL = 4
 """Uploads at a time. Each has a finished shard in a temporary file; one more is being filled."""
@@ -449,7 +448,59 @@ def _keep(file: IO[bytes], chunk: Chunk) -> None:
         raise from_os_error(error, tempfile.gettempdir(), doing="write to") from error
 
 
-class _Uploads:
+class NamelessFolder(StoreBase):
+    """Stands for the folder that a dataset is written to where shards keep no names.
+
+    Small objects stay in memory, so that the job finds its marks and manifests; of shards only the sizes do.
+    """
+
+    def __init__(self) -> None:
+        self._small: dict[str, bytes] = {}
+        self._sizes: dict[str, int] = {}
+
+    def url(self, name: str) -> str:
+        """The name itself."""
+        return name
+
+    def read(self, name: str) -> bytes | None:
+        """A small object."""
+        return self._small.get(name)
+
+    def open(self, name: str) -> BinaryIO:
+        """Nothing that could be opened is kept."""
+        raise NotFoundError("shards on their way cannot be read", url=self.url(name))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Everything, for there is one dataset only."""
+        return (info for name in sorted({*self._small, *self._sizes}) if (info := self.stat(name)) is not None)
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """A small object or a shard."""
+        size = len(self._small[name]) if name in self._small else self._sizes.get(name)
+        return None if size is None else ObjectInfo(name, size)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a small object."""
+        self._small[name] = data
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Keep a small object unless there is one of its name."""
+        if name in self._small:
+            return False
+        self.put(name, data)
+        return True
+
+    def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
+        """Nothing here has a version."""
+        return False
+
+    def delete(self, name: str) -> None:
+        """Forget an object."""
+        self._small.pop(name, None)
+        self._sizes.pop(name, None)
+
+
+class _Uploads(NamelessFolder):
     """Stands for the folder that a dataset is written to: shards become blobs, small objects stay in memory.
 
     Several shards go up at a time. The manifest is put last, as everywhere: so that is where all uploads must be done.
@@ -465,16 +516,12 @@ class _Uploads:
     blobs : name of a shard to its blob.
     """
 
-    atomic = True
-    writable = True
-
     def __init__(self, store: PDSBlobStore, ledger: BlobLedger | None, most: int | None = None) -> None:
+        super().__init__()
         self.blobs: dict[str, Blob] = {}
         self._most = most
         self._store = store
         self._ledger = ledger
-        self._small: dict[str, bytes] = {}
-        self._sizes: dict[str, int] = {}  # of shards that were handed over
         self._begin()
 
     def _begin(self) -> None:
@@ -548,50 +595,12 @@ class _Uploads:
                 del self._pending[name]
                 self.blobs[name] = upload.result()
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
-        if name in self._small:
-            return False
-        self.put(name, data)
-        return True
-
     def put(self, name: str, data: bytes) -> None:
         if name.endswith(MANIFEST):
             self._collect(wait=True)
             if self._ledger is not None:
                 self._ledger.flush()
-        self._small[name] = data
-
-    def read(self, name: str) -> bytes | None:
-        return self._small.get(name)
-
-    def delete(self, name: str) -> None:
-        self._small.pop(name, None)
-        self._sizes.pop(name, None)
-
-    def delete_many(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.delete(name)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return (info for name in sorted({*self._small, *self._sizes}) if (info := self.stat(name)) is not None)
-
-    def stat(self, name: str) -> ObjectInfo | None:
-        size = len(self._small[name]) if name in self._small else self._sizes.get(name)
-        return None if size is None else ObjectInfo(name, size)
-
-    # What the job of a plain write does not use.
-
-    def open(self, name: str) -> BinaryIO:
-        raise NotFoundError("shards on their way cannot be read", url=self.url(name))
-
-    def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
-        return False
-
-    def leftovers(self, prefix: str) -> Sequence[str]:
-        return ()
-
-    def clean(self, prefix: str) -> Sequence[str]:
-        return ()
+        super().put(name, data)
 
 
 class _BlobSink:

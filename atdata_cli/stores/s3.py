@@ -435,7 +435,7 @@ class S3DataStore(StoreBase):
 
         Some servers list in another order (folder by folder, or none), so the rows are sorted here.
         """
-        folder = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        folder = _folder(prefix)
         # UTF-8 sorts as its code points do.
         return iter(sorted(self._pages(folder), key=attrgetter("name")))
 
@@ -532,7 +532,7 @@ class S3DataStore(StoreBase):
         return [row["Key"] for row in rows]
 
     def _unfinished(self, prefix: str) -> Iterator[dict[str, Any]]:
-        folder = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        folder = _folder(prefix)
         more: dict[str, Any] = {}
         while True:
             with translated(self.url(folder), doing="list the uploads of"):
@@ -572,6 +572,12 @@ class S3DataStore(StoreBase):
 def _aws_variables() -> Hashable:
     """What the environment says of who we are and where the server is."""
     return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+def _folder(prefix: str) -> str:
+    """What the keys below a prefix begin with."""
+    plain = prefix.strip("/")
+    return f"{plain}/" if plain else ""
 
 
 def _utf8_size(name: str) -> int:
