@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from atdata_cli import refs
 from atdata_cli.errors import AtdataError, IntegrityError, OccupiedError, TemporaryError, UsageError
-from atdata_cli.shards.destination import STATE, Destination, is_shard_name
+from atdata_cli.shards.destination import STATE, Destination, Held, is_shard_name
 from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import FORMAT, MANIFEST, Manifest
 from atdata_cli.shards.plan import shard_name
@@ -214,7 +214,7 @@ class _Stored:
     version: str | None
 
 
-Held = Literal["nothing", "finished", "unfinished"]
+_Found = Literal["nothing", "finished", "unfinished"]
 
 
 class _Copy:
@@ -230,11 +230,12 @@ class _Copy:
         self._store = destination.store
         self._jobs = jobs
         self._progress = progress
+        self._manifest: bytes | None = None  # that is at the new place
         self._there: dict[str, ObjectInfo] = {}  # by name below the prefix
         self._kept: dict[int, _Stored] = {}
         self._copied: dict[int, _Stored] = {}
 
-    def survey(self) -> Held:
+    def survey(self) -> _Found:
         """What the prefix holds of this copy.
 
         Raises
@@ -242,7 +243,7 @@ class _Copy:
         OccupiedError : it holds anything else.
         """
         self._there = self._destination.objects()
-        text = self._store.read(self._destination.name(MANIFEST))
+        text = self._manifest = self._store.read(self._destination.name(MANIFEST))
         if text is not None and (self._plan.manifests or FORMAT.encode() in text):
             if text == self._plan.manifests.get(MANIFEST):
                 return "finished"
@@ -268,7 +269,7 @@ class _Copy:
         url = self._store.url(self._destination.name(name)) if name else self._destination.url
         return OccupiedError(what, url=url, hint=_LEAVE)
 
-    def find_kept(self, held: Held) -> None:
+    def find_kept(self, held: _Found) -> None:
         """Find the shards that are there, as they should be.
 
         Raises
@@ -335,11 +336,11 @@ class _Copy:
         missing = self._plan.manifests.keys() - self._there.keys()
         return len(self._kept) == len(self._plan.shards) and not missing
 
-    def run(self, held: Held) -> None:
+    def run(self, held: _Found) -> None:
         """Copy what is missing, then the manifests; remove the marks."""
         missing = [index for index in range(len(self._plan.shards)) if index not in self._kept]
         if held == "nothing":
-            self._destination.begin(self._plan.job)
+            self._destination.begin(self._plan.job, Held("nothing", text=self._manifest))
         try:
             self._copy(missing)
             for name, text in self._plan.manifests.items():

@@ -211,8 +211,13 @@ class Destination:
 
     # --- while ---
 
-    def begin(self, job: Job, held: Held | None = None) -> bool:
+    def begin(self, job: Job, held: Held, *, alone: bool = False) -> bool:
         """Mark the prefix as this job's; another run of the same job may have done so.
+
+        Parameters
+        ----------
+        held : what :meth:`survey` found: a run that began and finished since then is noticed.
+        alone : whether another run of the same job may make other bytes, as that of a stream may.
 
         Returns
         -------
@@ -221,19 +226,47 @@ class Destination:
 
         Raises
         ------
-        OccupiedError : a run of another job has marked it since the survey.
+        OccupiedError : a run of another job has marked it, or finished there, since the survey.
+        TemporaryError : a run of the same job has.
         """
-        base = None if held is None else held.base
-        document = {"format": "atdata-job", "version": 1, "job": job.id, "base": base, "options": job.options}
+        document = {"format": "atdata-job", "version": 1, "job": job.id, "base": held.base, "options": job.options}
         mark = (json.dumps(document, sort_keys=True, default=list) + "\n").encode()
         name = self.name(_JOB)
-        if self.store.put_if_absent(name, mark):
-            # The same bytes again do no harm where the condition is ignored, and tell so.
-            return not self.store.put_if_absent(name, mark)
-        there = _parsed(self.store.read(name))
-        if there is not None:
-            self._check_ours(there, job)
-        return True
+        put = self._put_mark(name, mark, job, joins=not alone or held.kind == "unfinished")
+        # The same bytes again do no harm where the condition is ignored, and tell so.
+        protected = not put or not self.store.put_if_absent(name, mark)
+        # Whoever finished since the survey put a manifest before it removed its mark: now it can be seen.
+        try:
+            self._check_unchanged(job, held)
+        except BaseException:
+            if put:
+                self.store.delete(name)
+            raise
+        return protected
+
+    def _put_mark(self, name: str, mark: bytes, job: Job, *, joins: bool) -> bool:
+        """Whether this run put the mark; else one of its job is there."""
+        for _ in range(_READS):
+            if self.store.put_if_absent(name, mark):
+                return True
+            there = _parsed(self.store.read(name))
+            if there is not None:
+                self._check_ours(there, job)
+                if joins:
+                    return False
+                raise TemporaryError(
+                    "another run is writing here", url=self.url, hint="wait for it to end, then run the command again"
+                )
+        raise TemporaryError("other runs keep beginning and ending here", url=self.url, hint="try again later")
+
+    def _check_unchanged(self, job: Job, held: Held) -> None:
+        text = self.store.read(self.name(MANIFEST))
+        if text == held.text:
+            return
+        manifest = None if text is None else Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
+        if manifest is not None and manifest.job != job.id:
+            raise OccupiedError("another run has finished another dataset here", url=self.url, hint=_LEAVE)
+        raise TemporaryError("another run has changed what is here", url=self.url, hint="run the command again")
 
     def note(self, place: Place, row: ShardRow) -> None:
         """Write down that a shard is finished, so that a later run of the job need not store it again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ class _Run:
     finished: dict[str | None, ShardWriter] = field(default_factory=dict)
     begun: bool = False
     protected: bool = True
+    _beginning: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def gzip(self) -> bool:
@@ -94,10 +96,13 @@ class _Run:
         return self.options.compress == "gz"
 
     def begin(self) -> None:
-        """Mark the destination as this job's, once."""
-        if not self.begun:
-            self.protected = self.destination.begin(self.job, self.held)
-            self.begun = True
+        """Mark the destination as this job's, once; called by whichever thread is the first to store something."""
+        with self._beginning:
+            if not self.begun:
+                source = self.feed.progress.source
+                alone = source is not None and not source.rewindable
+                self.protected = self.destination.begin(self.job, self.held, alone=alone)
+                self.begun = True
 
     def attempt(self, targets: Targets) -> Finished:
         """Feed all samples into the shards that *targets* gives.

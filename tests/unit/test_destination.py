@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atdata_cli.errors import IntegrityError, OccupiedError
+from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
 from atdata_cli.shards.destination import Destination, Held
 from atdata_cli.shards.job import Job, WriteOptions
 from atdata_cli.shards.manifest import Manifest, ShardRow
@@ -118,6 +118,17 @@ def test_runs_of_one_job_begin_together_and_others_wait(there):
     there.release()
     assert names(there) == []
     assert there.begin(OTHER, nothing)
+    with pytest.raises(TemporaryError, match="another run is writing here"):
+        there.begin(OTHER, nothing, alone=True)
+
+
+@pytest.mark.parametrize(("finished", "error"), [(OTHER, OccupiedError), (JOB, TemporaryError)])
+def test_a_run_that_finished_since_the_survey_keeps_others_from_beginning(there, finished, error):
+    nothing = there.survey(JOB)
+    put(there, "manifest.json", manifest(finished))
+    with pytest.raises(error, match="another run"):
+        there.begin(JOB, nothing)
+    assert names(there) == ["manifest.json"]
 
 
 def test_clearing_removes_what_the_job_wrote_and_nothing_else(there):

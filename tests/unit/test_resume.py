@@ -353,3 +353,41 @@ def test_a_lost_race_is_told(tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match="another"):
         update(as_source(rows()), store)
     assert locate(parse(str(tmp_path / "out")), StoreFiles()).manifest.samples == 5  # type: ignore[union-attr]
+
+
+def test_a_run_that_finished_since_the_survey_is_noticed_before_anything_is_stored(tmp_path: Path) -> None:
+    other = lines(tmp_path / "other.jsonl", 5)
+    store = Recording(tmp_path)
+
+    def rows() -> Iterator[Any]:
+        yield {"id": 1}
+        write(opened(other), LocalStore(tmp_path), "out", OPTIONS)  # all of it, while this one looks at its first rows
+        yield {"id": 2}
+
+    with pytest.raises(OccupiedError, match="another run has finished another dataset"):
+        write(as_source(rows()), store, "out", WriteOptions(max_count=1))
+    assert store.stored == []
+    assert keys(tmp_path / "out") == ["0000000000", "0000000004"]
+    assert sorted(tree(tmp_path / "out")) == ["manifest.json", "shard-000000.tar", "shard-000001.tar"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_two_streams_at_once_are_not_one_job(tmp_path: Path, finished: bool) -> None:
+    """Nothing tells what a stream will be, so that two of them have the same identity."""
+    inner = Recording(tmp_path, fail="" if finished else "000001")
+
+    def rows(text: str, then: Callable[[], object]) -> Iterator[Any]:
+        yield {"id": 1, "text": text}
+        then()
+        yield {"id": 2, "text": text}
+
+    def another() -> None:
+        try:
+            write(as_source(rows("b", lambda: None)), inner, "out", WriteOptions(max_count=1))
+        except TemporaryError:
+            assert not finished
+
+    store = Recording(tmp_path)
+    with pytest.raises(TemporaryError, match="another run"):
+        write(as_source(rows("a", another)), store, "out", WriteOptions(max_count=1))
+    assert store.stored == []
