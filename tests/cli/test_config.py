@@ -191,7 +191,7 @@ def test_no_file_no_toml_parser(tmp_path):
 
 def test_a_project_says_how_its_data_are_written(cli, tmp_path):
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
-    (tmp_path / "schema.json").write_text(json.dumps({"type": "object", "required": ["id"]}))
+    (tmp_path / "schema.json").write_text(json.dumps({"type": "object", "properties": {"id": {"type": "integer"}}}))
     (tmp_path / "atdata.toml").write_text(
         '[write]\nschema = "schema.json"\nfields = "id,text"\nsplit = "train=0.5,val=0.5"\n'
     )
