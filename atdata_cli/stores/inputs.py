@@ -234,7 +234,9 @@ class _Local:
 def _file_info(path: str, found: os.stat_result) -> FileInfo:
     # The time of the last change of the inode, unlike that of the content, cannot be set back.
     version = f"{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
-    return FileInfo(path, "file", found.st_size, version)
+    # The system is asked only about what not everybody may read: that takes as long as all the rest.
+    readable = bool(found.st_mode & stat.S_IROTH) or os.access(path, os.R_OK)
+    return FileInfo(path, "file", found.st_size, version, readable)
 
 
 def _checked(path: str) -> str:
