@@ -7,11 +7,10 @@ A run that was killed finds there what it has uploaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from atdata_cli.atproto.ledger import BlobLedger, Tie
+from atdata_cli.atproto.ledger import BlobLedger
 from atdata_cli.atproto.records import SCHEMA, new_tid, room_for_shards
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import Blob, BlobShard, Checksum, StorageBlobs
@@ -21,6 +20,7 @@ from atdata_cli.errors import UsageError
 from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.entryrecord import entry_record
 from atdata_cli.indexes.publishing import publish
+from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.protocols import Chunk
@@ -29,7 +29,6 @@ from atdata_cli.shards.transfer import ShardReader, TransferProgress, copy_shard
 from atdata_cli.shards.write import write
 from atdata_cli.sources.tars import TarSource
 from atdata_cli.stores.pds import BlobUrls, NamelessFolder, PDSBlobStore
-from atdata_cli.words import count, human_bytes
 
 __all__ = [
     "check_room",
@@ -84,19 +83,6 @@ def _publish_blobs(
 
 def _cids(publication: Publication) -> set[str]:
     return {blob_cid(shard.sha256) for shard in publication.shards if shard.sha256}
-
-
-def told_unfinished(published: Published, left: Sequence[Tie]) -> Published:
-    """What was published, with a word about what other runs have left."""
-    if not left:
-        return published
-    blobs = {blob.cid: blob.size for tie in left for blob in tie.blobs}
-    last = max(tie.created for tie in left)
-    warning = (
-        f"another upload of this name, last at {last:%Y-%m-%d %H:%M} UTC, is not finished: "
-        f"{count(len(blobs), 'blob')}, {human_bytes(sum(blobs.values()))}; abort removes what a killed run has left"
-    )
-    return replace(published, warnings=[*published.warnings, warning])
 
 
 def _one_shard(publication: Publication) -> Publication:

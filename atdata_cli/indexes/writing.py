@@ -10,9 +10,10 @@ from typing import Any, Literal
 from atdata_cli.errors import NotFoundError, OccupiedError, UsageError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.base import EntryShard, Publication, Published
-from atdata_cli.indexes.blobs import check_room, room, told_unfinished, written_blobs
+from atdata_cli.indexes.blobs import check_room, room, written_blobs
 from atdata_cli.indexes.publishing import publish
 from atdata_cli.indexes.typemap import schema_name
+from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.refs import Reference
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
