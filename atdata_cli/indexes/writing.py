@@ -13,6 +13,7 @@ from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.blobs import check_room, room, written_blobs
 from atdata_cli.indexes.publishing import publish
 from atdata_cli.indexes.typemap import schema_name
+from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.refs import Reference
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
@@ -97,7 +98,8 @@ def write_entry(
     written = store.write(source, target.name, options, ledger=ledger, most_shards=most, **more)
     publication = written_blobs(_publication(draft, written.result.manifest), written.result.manifest, written.urls)
     published = publish(session, replace(publication, version=target.version))
-    ledger.release()
+    left = ledger.release({blob.cid for blob in written.urls.blobs})
+    published = told_unfinished(published, left)
     status: Status = "unchanged" if published.status == "unchanged" else "written"
     return WrittenEntry(replace(written.result, status=status), list(written.urls), published)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["Chunk", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
+__all__ = ["Chunk", "HashedSink", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
 
 Chunk = bytes | bytearray | memoryview
 
@@ -67,6 +67,18 @@ class LendingSink(ShardSink, Protocol):
         ----------
         read : is done when the caller, too, reads them no longer.
         """
+
+
+@runtime_checkable
+class HashedSink(ShardSink, Protocol):
+    """A sink that names its object by its content.
+
+    Attributes
+    ----------
+    sha256 : of all bytes, hex; set right before :meth:`ShardSink.commit`, so that nobody hashes them twice.
+    """
+
+    sha256: str
 
 
 @runtime_checkable
