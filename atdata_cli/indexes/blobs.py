@@ -19,7 +19,7 @@ from atdata_cli.atproto.values import blob_cid
 from atdata_cli.errors import UsageError
 from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.entryrecord import entry_record
-from atdata_cli.indexes.publishing import publish
+from atdata_cli.indexes.publishing import check_of_version, publish
 from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
@@ -150,7 +150,9 @@ def upload(
     The publication with the blobs as its shards.
     """
     if not fits(publication, store.limit):
-        done = store.write(_source(publication), publication.name, _options(publication, store.limit), ledger=ledger)
+        check = check_of_version(store.account, publication.name, publication.version)
+        options = _options(publication, store.limit)
+        done = store.write(_source(publication), publication.name, options, ledger=ledger, check=check)
         return written_blobs(replace(publication, compression=None), done.result.manifest, done.urls)
     blobs: dict[int, Blob | None] = {
         place: ledger.keep(blob_cid(shard.sha256), shard.bytes) if shard.sha256 and shard.bytes else None

@@ -6,7 +6,7 @@ The job is written once, over these protocols; ``atdata_cli.stores`` implements 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
@@ -129,8 +129,13 @@ class ShardStore(Protocol):
     def delete_many(self, names: Sequence[str]) -> None:
         """Remove objects."""
 
-    def leftovers(self, prefix: str) -> Sequence[str]:
-        """What interrupted writes left below a folder that nobody sees: temporary files, unfinished uploads."""
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:
+        """What interrupted writes left below a folder that nobody sees: temporary files, unfinished uploads.
 
-    def clean(self, prefix: str) -> Sequence[str]:
+        Parameters
+        ----------
+        of : only those of objects of which this is true; it is given the name that the object was to have.
+        """
+
+    def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:
         """Remove :meth:`leftovers`; those of runs under way may be among them where the store cannot tell."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +33,15 @@ from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import MAX_BLOB_BYTES, TAR, Blob
 from atdata_cli.atproto.transport import TooLargeError
 from atdata_cli.atproto.values import blob_cid, blob_sha256
-from atdata_cli.errors import AtdataError, DataError, IntegrityError, NotFoundError, UsageError, from_os_error
+from atdata_cli.errors import (
+    AtdataError,
+    DataError,
+    IntegrityError,
+    NotFoundError,
+    OccupiedError,
+    UsageError,
+    from_os_error,
+)
 from atdata_cli.refs import parse, redact
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import MANIFEST
@@ -183,6 +191,7 @@ class PDSBlobStore(StoreBase):
         *,
         ledger: BlobLedger | None = None,
         most_shards: int | None = None,
+        check: Callable[[str], None] | None = None,
         **more: Any,
     ) -> BlobWrite:
         """Upload a dataset's shards; what the command line does.
@@ -194,6 +203,7 @@ class PDSBlobStore(StoreBase):
         options : how shards are made; ``max_size`` is lowered to what the server takes.
         ledger : that of *name*, if it is open already.
         most_shards : how many an entry has room for; the one after them is an error.
+        check : called with the CID of each shard before it is sent; what it raises ends the run.
         **more : ``rejects``, ``progress`` and ``dry_run``, see :func:`atdata_cli.shards.write.write`.
 
         Raises
@@ -208,10 +218,10 @@ class PDSBlobStore(StoreBase):
             planned = write(source, _Uploads(self, None), name, options, **more)
             return BlobWrite(planned, BlobUrls(self.did, ()))
         ledger = ledger or self.ledger(name)
-        with _Uploads(self, ledger, most_shards) as uploads:
+        with _Uploads(self, ledger, most_shards, check) as uploads:
             try:
                 result = write(source, uploads, name, options, **more)
-            except (DataError, UsageError, NotFoundError):
+            except (DataError, UsageError, NotFoundError, OccupiedError):
                 uploads.cancel()
                 with suppress(AtdataError):  # the first error is the one to tell
                     ledger.release()
@@ -472,14 +482,22 @@ class _Uploads(NamelessFolder):
     store : where they go.
     ledger : keeps the blobs alive; None for a dry run.
     most : shards that an entry has room for.
+    check : called with the CID of each shard before it is sent.
 
     Attributes
     ----------
     blobs : name of a shard to its blob.
     """
 
-    def __init__(self, store: PDSBlobStore, ledger: BlobLedger | None, most: int | None = None) -> None:
+    def __init__(
+        self,
+        store: PDSBlobStore,
+        ledger: BlobLedger | None,
+        most: int | None = None,
+        check: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__()
+        self._check = check
         self.blobs: dict[str, Blob] = {}
         self._most = most
         self._store = store
@@ -529,8 +547,10 @@ class _Uploads(NamelessFolder):
 
         Raises
         ------
-        AtdataError : one of those before it failed.
+        AtdataError : one of those before it failed, or this one must not be sent.
         """
+        if self._check is not None:
+            self._check(blob_cid(sha256))
         while not self._room.acquire(timeout=0.2):
             if self._stop.is_set():
                 file.close()

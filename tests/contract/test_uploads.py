@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from atdata_cli import LocalStore, open_source
 from atdata_cli.atproto.records import ENTRY, LABEL
 from atdata_cli.atproto.values import blob_cid
-from atdata_cli.errors import AtdataError, ExitCode
+from atdata_cli.errors import AtdataError, ExitCode, OccupiedError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.blobs import upload as copy_into
 from atdata_cli.shards.reader import Shard
@@ -24,8 +26,9 @@ from atdata_cli.stores.base import ShardUrls
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.pds import PDSBlobStore
 from tests.cli.conftest import Cli, cli
-from tests.contract.test_atmosphere import counts, index
+from tests.contract.test_atmosphere import counts, index, publication
 from tests.contract.test_atmosphere_blobs import UPLOAD, prepared, stored, write
+from tests.servers.faults import FaultyProxy, Request
 from tests.servers.pds import Account
 
 __all__ = ["cli", "index"]
@@ -169,3 +172,31 @@ def test_abort(cli: Cli, index, pds_account: Account, tmp_path):
     cli("abort", "@local/mini").failed(2, "@HANDLE/NAME")
     cli("prune", target, env=me).failed(2, "unpublish")
     cli("abort", "@somebody.test/mini", env=me).failed(4, "not logged in as")
+
+
+def sent(proxy: FaultyProxy) -> list[Request]:
+    """Uploads; what finds out the limit sends no body."""
+    return [one for one in proxy.requests("POST", "uploadBlob") if one.received]
+
+
+def test_a_version_that_is_taken_is_told_before_the_upload(index, pds_account, tmp_path, monkeypatch):
+    path = make_rows(tmp_path / "x.jsonl", 0)
+    with FaultyProxy(pds_account.pds_url) as proxy:
+        monkeypatch.setenv("ATDATA_PDS_URL", proxy.url)
+        done = write(pds_account, path, max_count=100, version="1.0.0")
+        assert len(sent(proxy)) == 10
+        assert write(pds_account, path, max_count=100, version="1.0.0").published.status == "unchanged"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines[:550], lines[550].replace("row", "other"), *lines[551:]]))
+        with pytest.raises(OccupiedError, match=r"mini@1\.0\.0 names another dataset"):
+            write(pds_account, path, max_count=100, version="1.0.0")
+        path.write_text("".join(lines[:900]))  # nothing new in it, and still another
+        with pytest.raises(OccupiedError, match=r"mini@1\.0\.0 names another dataset"):
+            write(pds_account, path, max_count=100, version="1.0.0")
+        assert len(sent(proxy)) == 10
+        index.publish(publication(version="2.0.0"))
+        with pytest.raises(OccupiedError, match=r"mini@2\.0\.0 names another dataset"):
+            write(pds_account, path, max_count=100, version="2.0.0")
+        assert len(sent(proxy)) == 10
+    assert pds_account.records(UPLOAD) == []
+    assert len(stored(pds_account, done.published.uri)) == 10
