@@ -10,7 +10,7 @@ DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test check bench clean
+.PHONY: demo test torture check bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
 $(STAMP): pyproject.toml
@@ -32,7 +32,7 @@ $(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
 # Programs of the system, from Debian where they are missing: a real browser to look at the report, the tars of another
 # tool, curl, with which webdataset opens URLs, Node for the PDS, and what compiles its SQLite.
 $(SYSTEM): $(STAMP)
-	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm make:make g++:g++; do \
+	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && \
@@ -40,7 +40,11 @@ $(SYSTEM): $(STAMP)
 	touch $@
 
 test: check $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e tests/torture
+
+# Kills, faults, full disks and hostile input, by the hundred: what `make test` shows in a small way.
+torture: $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m torture tests
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -54,7 +58,7 @@ $(PEERS)/.installed: tests/benchmarks/environment.py
 	touch $@
 
 # Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
-bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed
+bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
 	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md
 
 # Real data: scikit-learn's handwritten digits and photographs as images, vega_datasets' weather as a table.
