@@ -9,7 +9,7 @@ DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test torture check docs bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
 $(STAMP): pyproject.toml
@@ -31,7 +31,7 @@ $(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
 # Programs of the system, from Debian where they are missing: a real browser to look at the report, the tars of another
 # tool, curl, with which webdataset opens URLs, Node for the PDS, what compiles its SQLite, readers of man pages, shells.
 $(SYSTEM): $(STAMP)
-	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm make:make g++:g++ \
+	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++ \
 	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
@@ -40,7 +40,11 @@ $(SYSTEM): $(STAMP)
 	touch $@
 
 test: check $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e tests/torture
+
+# Kills, faults, full disks and hostile input, by the hundred: what `make test` shows in a small way.
+torture: $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m torture tests
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

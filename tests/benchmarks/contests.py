@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.benchmarks import corpora
 from tests.benchmarks.measure import Command, Contender
+from tests.servers import pds as pds_servers
 from tests.servers import reference
 from tests.servers.seaweed import S3Server, make_bucket, remove_bucket, shared_server
 
@@ -98,6 +99,26 @@ def s3(work: Path) -> Iterator[Contest]:
 
 
 @contextmanager
+def pds(work: Path) -> Iterator[Contest]:
+    """The same as blobs, against uploads of shards that are there already; and what they do beyond: an entry."""
+    source = str(corpora.images_folder(work))
+    with _pds_server(work) as server, tempfile.TemporaryDirectory(prefix="ready-", dir=work) as ready:
+        limit = ["--max-size", f"{50 << 20}"]
+        subprocess.run([OURS, "write", "--quiet", source, ready, *limit], check=True, stdout=subprocess.DEVNULL)
+        url = f"{server.url}/xrpc/com.atproto.repo.uploadBlob"
+        curl = "curl -fsS -X POST -H Expect: -H 'Content-Type: application/x-tar' -H \"Authorization: Bearer $TOKEN\""
+        one_by_one = f'for file in {ready}/*.tar; do {curl} -T "$file" {url}; done'
+        contenders = [
+            Contender(
+                "atdata-cli publish --blobs", lambda me: f"{me}; {OURS} publish {ready} @$ATDATA_HANDLE/x --blobs"
+            ),
+            Contender("curl, file by file", lambda me: f"{me}; {one_by_one}", slower=1 / 1.2),
+            Contender("atdata-cli write", lambda me: f"{me}; {OURS} write {source} @$ATDATA_HANDLE/x"),
+        ]
+        yield Contest("1.1 GB in 22 shards to a PDS on this machine", contenders, partial(_account, server))
+
+
+@contextmanager
 def startup(work: Path) -> Iterator[Contest]:
     """How long help takes."""
     contenders = [
@@ -152,6 +173,7 @@ CONTESTS: Mapping[str, Callable[[Path], AbstractContextManager[Contest]]] = {
     "rows": rows,
     "images": images,
     "s3": s3,
+    "pds": pds,
     "memory": memory,
     "memory-s3": memory_s3,
 }
@@ -193,6 +215,23 @@ def _bucket(server: S3Server) -> Iterator[str]:
 def _server(work: Path) -> Iterator[S3Server]:
     with tempfile.TemporaryDirectory(prefix="server-", dir=work) as folder, shared_server(Path(folder)) as server:
         yield server
+
+
+@contextmanager
+def _pds_server(work: Path) -> Iterator[pds_servers.PDSServer]:
+    with (
+        tempfile.TemporaryDirectory(prefix="pds-", dir=work) as folder,
+        pds_servers.shared_server(Path(folder)) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def _account(server: pds_servers.PDSServer) -> Iterator[str]:
+    """A fresh account, as variables for a shell: equal blobs of others make no upload shorter."""
+    account = server.account()
+    variables = {**account.env, "TOKEN": account.token()}
+    yield "export " + " ".join(f"{name}={value}" for name, value in variables.items())
 
 
 def _aws(server: S3Server) -> dict[str, str]:
