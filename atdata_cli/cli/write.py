@@ -338,6 +338,9 @@ class _Write:
             except DataError:
                 self._list(rejects)
                 raise
+            except NotFoundError as error:
+                error.url = error.url or ", ".join(self.operands.sources)
+                raise
 
     def _touch(self, result: WriteResult, source: Source, store: ShardStore) -> None:
         """Make the manifest newer than what it was made from, or make(1) would run the same rule again and again."""
