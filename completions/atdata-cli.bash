@@ -245,7 +245,7 @@ _atdata_cli() {
             esac
             ;;
         inspect)
-            options='--head --key --field --verify -j --jobs --html --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--head --key --field --verify -j --jobs --html --index --endpoint-url --profile --region -o --store-option --no-sign-request --retries --timeout --ca-bundle --json -q --quiet -v --verbose --no-progress --color --config -h --help'
             case $previous in
                 --head)
                     :

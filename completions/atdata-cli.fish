@@ -95,6 +95,7 @@ complete -c atdata-cli -n '__atdata_cli_is inspect' -l endpoint-url -x -d 'S3 en
 complete -c atdata-cli -n '__atdata_cli_is inspect' -l profile -x -d 'AWS profile; default AWS_PROFILE.'
 complete -c atdata-cli -n '__atdata_cli_is inspect' -l region -x -d 'AWS region; default AWS_REGION.'
 complete -c atdata-cli -n '__atdata_cli_is inspect' -s o -l store-option -x -d 'Option of the store\'s file system; repeatable.'
+complete -c atdata-cli -n '__atdata_cli_is inspect' -l no-sign-request -d 'Use no credentials, sign nothing.'
 complete -c atdata-cli -n '__atdata_cli_is inspect' -l retries -x -d 'Repeat a request N times if it fails for the moment; default 6.'
 complete -c atdata-cli -n '__atdata_cli_is inspect' -l timeout -x -d 'How long a server may be silent: 30, 90s, 2m; default 60s.'
 complete -c atdata-cli -n '__atdata_cli_is inspect' -l ca-bundle -r -F -d 'Trust these certificate authorities; default SSL_CERT_FILE, else the system\'s.'
