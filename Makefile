@@ -10,7 +10,7 @@ DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test torture check bench clean
+.PHONY: demo test torture check docs bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
 $(STAMP): pyproject.toml
@@ -30,9 +30,10 @@ $(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
 	touch $@
 
 # Programs of the system, from Debian where they are missing: a real browser to look at the report, the tars of another
-# tool, curl, with which webdataset opens URLs, Node for the PDS, and what compiles its SQLite.
+# tool, curl, with which webdataset opens URLs, Node for the PDS, what compiles its SQLite, readers of man pages, shells.
 $(SYSTEM): $(STAMP)
-	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++; do \
+	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++ \
+	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && \
@@ -51,6 +52,13 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m man.generate --check
+	$(BIN)/python -m completions.generate --check
+
+# Man pages and completions, from the program; they are committed.
+docs: $(STAMP)
+	$(BIN)/python -m man.generate
+	$(BIN)/python -m completions.generate
 
 # What the benchmarks compare with, as far as it can be installed here; several GB where torch comes with CUDA.
 $(PEERS)/.installed: tests/benchmarks/environment.py
