@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
+    "PROJECT_FILE",
+    "RIVALS",
+    "SETTINGS",
     "VARIABLES",
+    "Setting",
     "Variable",
     "account_handle",
     "account_password",
     "cache_home",
+    "config_file",
     "force_color",
     "get",
     "local_index",
@@ -69,11 +74,100 @@ _TABLE = (
     Variable("ATPROTO_PDS_URL", "the same as ATDATA_PDS_URL, which wins"),
     Variable("NO_COLOR", "no colour in messages, if not empty"),
     Variable("FORCE_COLOR", "colour in messages also outside a terminal, if not empty"),
+    Variable("ATDATA_CLI_CONFIG", "file to read instead of config.toml in XDG_CONFIG_HOME, as --config"),
+    Variable(
+        "XDG_CONFIG_HOME", "folder of configuration, of which atdata-cli/config.toml is read; ~/.config by default"
+    ),
     Variable("XDG_CACHE_HOME", "folder of caches; ~/.cache by default"),
     Variable("XDG_STATE_HOME", "folder of state, sessions among it; ~/.local/state by default"),
 )
 
-VARIABLES: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE}
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One option that the environment or a configuration file can give a value.
+
+    Attributes
+    ----------
+    name : of the option, without its dashes: in files too.
+    kind : ``text``, ``number``, ``flag``, ``size``, ``time``, or ``list`` for what can be repeated.
+    commands : that have the option; empty for all that do.
+    project : a project's file may set it: it changes what is written, never where or as whom.
+    standard : variables that mean the same and that other tools read too; the first one that is set counts.
+    default : what holds if nobody says anything, in words.
+    """
+
+    name: str
+    kind: str
+    commands: tuple[str, ...] = ()
+    project: bool = False
+    standard: tuple[str, ...] = ()
+    default: str = ""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that is this program's own for it."""
+        return "ATDATA_CLI_" + self.name.upper().replace("-", "_")
+
+
+_WRITE = ("write",)
+
+_SETTINGS = (
+    Setting("endpoint-url", "text", standard=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), default="Amazon's"),
+    Setting("profile", "text", standard=("AWS_PROFILE",), default="default"),
+    Setting("region", "text", standard=("AWS_REGION", "AWS_DEFAULT_REGION"), default="us-east-1"),
+    Setting("retries", "number", standard=("ATDATA_RETRIES",), default="6"),
+    Setting("timeout", "time", standard=("ATDATA_TIMEOUT",), default="60s"),
+    Setting("ca-bundle", "text", standard=("ATDATA_CA_BUNDLE",), default="the system's"),
+    Setting("index", "text", standard=("ATDATA_INDEX",), default="~/.atdata/index.db"),
+    Setting("color", "text", standard=("NO_COLOR", "FORCE_COLOR"), default="auto"),
+    Setting("no-progress", "flag", default="false"),
+    Setting("quiet", "flag", default="false"),
+    Setting("verbose", "flag", default="false"),
+    Setting("jobs", "number", ("copy", "inspect", "publish"), default="4 for copy, else the cores"),
+    Setting("expires", "time", ("resolve",), default="1h"),
+    Setting("exit-unchanged", "flag", ("write", "publish"), project=True, default="false"),
+    Setting("max-count", "number", _WRITE, project=True, default="10000"),
+    Setting("max-size", "size", _WRITE, project=True, default="1G"),
+    Setting("shards", "number", _WRITE, project=True),
+    Setting("shards-multiple-of", "number", _WRITE, project=True),
+    Setting("name", "text", _WRITE, project=True, default="the first SOURCE's"),
+    Setting("from", "text", _WRITE, project=True, default="by the SOURCE's name"),
+    Setting("key", "text", _WRITE, project=True),
+    Setting("fields", "text", _WRITE, project=True, default="all"),
+    Setting("encoding", "text", _WRITE, project=True, default="by the source"),
+    Setting("embed", "list", _WRITE, project=True),
+    Setting("include", "list", _WRITE, project=True, default="all files"),
+    Setting("exclude", "list", _WRITE, project=True),
+    Setting("null", "text", _WRITE, project=True),
+    Setting("no-infer", "flag", _WRITE, project=True, default="false"),
+    Setting("schema", "text", _WRITE, project=True),
+    Setting("split", "text", _WRITE, project=True),
+    Setting("split-by", "text", _WRITE, project=True),
+    Setting("split-from", "text", _WRITE, project=True),
+    Setting("compress", "text", _WRITE, project=True, default="no"),
+    Setting("if-exists", "text", _WRITE, project=True, default="resume"),
+    Setting("on-error", "text", _WRITE, project=True, default="fail"),
+    Setting("max-errors", "number", _WRITE, project=True),
+    Setting("min-samples", "number", _WRITE, project=True, default="0"),
+    Setting("allow-empty", "flag", _WRITE, project=True, default="false"),
+)
+
+SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _SETTINGS}
+"""Name to definition, in the order in which they are documented."""
+
+RIVALS = (
+    (("max-count", "max-size"), ("shards",), ("shards-multiple-of",)),
+    (("split", "split-by"), ("split-from",)),
+)
+"""Alternatives that exclude each other: one that is typed puts those out that a file or the environment sets."""
+
+PROJECT_FILE = "atdata.toml"
+"""The file of a project, beside its data or above them; it may set options of ``write`` only."""
+
+VARIABLES: Mapping[str, Variable] = {variable.name: variable for variable in _TABLE} | {
+    setting.variable: Variable(setting.variable, f"the default of --{setting.name}") for setting in _SETTINGS
+}
 """Name to definition, in the order in which they are documented."""
 
 
@@ -139,6 +233,11 @@ def force_color() -> bool:
 def cache_home() -> str:
     """Folder of caches, by the XDG base directory rules: a relative XDG_CACHE_HOME is ignored."""
     return _home("XDG_CACHE_HOME", ".cache")
+
+
+def config_file() -> str:
+    """The user's configuration file, by the same rules."""
+    return os.path.join(_home("XDG_CONFIG_HOME", ".config"), "atdata-cli", "config.toml")
 
 
 def state_home() -> str:

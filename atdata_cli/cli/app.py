@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.lean import LeanGroup
+from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
 from atdata_cli.cli.output import print_error
 from atdata_cli.cli.signals import handle_signals
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
@@ -27,6 +27,9 @@ COMMANDS = {
     "logout": ("login", "End the session that login has kept."),
     "prune": ("tidy", "Delete shards that a dataset's manifest does not name."),
     "abort": ("tidy", "Remove what a job that was given up left."),
+    "stores": ("stores", "List the kinds of places that datasets can be in."),
+    "doctor": ("doctor", "Check step by step whether a place can be used."),
+    "config": ("config", "Show every setting, and where it comes from."),
 }
 """Each command, in the order of help: the module of ``atdata_cli.cli`` that has it as a function of the same name,
 which is imported when the command is used, and what the list of commands says of it."""
@@ -59,6 +62,7 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     handle_signals()
+    leave_out_httpx()
     try:
         app()
         code = ExitCode.DONE

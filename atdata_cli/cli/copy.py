@@ -60,14 +60,23 @@ def copy(
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
-    writing = opt.store_options(endpoint_url, profile, region, store_option)
+    writing = opt.store_options(endpoint_url, profile, region, store_option, operand="dest")
     reading = opt.store_options(
-        source_endpoint_url or endpoint_url, source_profile or profile, source_region or region, source_store_option
+        source_endpoint_url or endpoint_url,
+        source_profile or profile,
+        source_region or region,
+        source_store_option,
+        operand="ref",
+        prefix="source_",
+        anonymous=source_no_sign_request,
     )
-    reading = dataclasses.replace(reading, anonymous=source_no_sign_request)
     if scheme(dest) == "s3":
         # Each shard under way holds a part; several smaller ones are as fast as few large ones.
-        writing = dataclasses.replace(writing, options={"part_size": "8M", **writing.options})
+        named = {
+            place: dataclasses.replace(one, options={"part_size": "8M", **one.options})
+            for place, one in writing.named.items()
+        }
+        writing = dataclasses.replace(writing, options={"part_size": "8M", **writing.options}, named=named)
     _check_places(ref, dest, reading, writing)
     files = StoreFiles(reading)
     found = lookup(ref, files, opt.index_options(index, reading))
@@ -101,7 +110,7 @@ def _check_places(ref: str, dest: str, reading: StoreOptions, writing: StoreOpti
             hint="publish REF @HANDLE/NAME --blobs copies shards into a PDS",
         )
     check_dest(dest)
-    if reading.endpoint_url == writing.endpoint_url:  # else equal names are those of different buckets
+    if reading.at(ref).endpoint_url == writing.at(dest).endpoint_url:  # else equal names are those of different buckets
         check_apart(ref, dest)
 
 

@@ -1,6 +1,7 @@
-"""What keeps torch and pydantic out of the command line's process.
+"""What keeps out of the command line's process what is slow to import and not used there.
 
-The one takes seconds to import; the other doubles the time until a command begins.
+torch takes seconds; pydantic doubles the time until a command begins; aiobotocore's second way to send requests takes
+a tenth of the time until the first one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar, get_args, get_origin
 
 import typer
@@ -19,9 +21,10 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
-from atdata_cli.cli.options import exit_codes_help
+from atdata_cli.cli.options import ORIGINS, ConfigFile, exit_codes_help
+from atdata_cli.cli.settings import outranked
 
-__all__ = ["LeanCommand", "LeanGroup", "import_webdataset"]
+__all__ = ["LeanCommand", "LeanGroup", "import_webdataset", "leave_out_httpx"]
 
 
 class _LeanParameters:
@@ -38,7 +41,34 @@ class _LeanParameters:
 
 
 class LeanCommand(_LeanParameters, TyperCommand):
-    """A command whose plain options and arguments are converted without pydantic, which typer would import."""
+    """A command whose plain options and arguments are converted without pydantic, which typer would import.
+
+    Options that are not typed have the values that the configuration gives them.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What is typed and what is configured, without what excludes each other."""
+        rest: list[str] = super().parse_args(ctx, args)
+        origins = ctx.meta.get(ORIGINS, {})
+        if origins:
+            by_name = {option[2:]: parameter for parameter in self.params for option in parameter.opts}
+            ranks = {name: _rank(ctx, parameter) for name, parameter in by_name.items()}
+            for name in outranked(ranks):
+                if name in by_name:
+                    ctx.params[by_name[name].name] = by_name[name].default
+        return rest
+
+
+def _rank(ctx: Any, parameter: Any) -> int:
+    """How much the word of whoever gave a parameter its value counts; nothing for its default."""
+    source = ctx.get_parameter_source(parameter.name)
+    if source is None or source.name == "DEFAULT":
+        return 0
+    return 9 if source.name != "DEFAULT_MAP" else int(ctx.meta[ORIGINS][parameter.name].rank)
+
+
+def _configurable(config: ConfigFile = None) -> None:
+    pass
 
 
 class LeanGroup(_LeanParameters, TyperGroup):
@@ -60,7 +90,12 @@ class LeanGroup(_LeanParameters, TyperGroup):
         """A command with everything that belongs to it."""
         module, _ = self.commands_by_name[name]
         function = getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name)
-        info = CommandInfo(name, cls=LeanCommand, callback=function, epilog=exit_codes_help())
+        command = self._made(CommandInfo(name, cls=LeanCommand, callback=function, epilog=exit_codes_help()))
+        command.params += self._made(CommandInfo(name, cls=LeanCommand, callback=_configurable)).params
+        return command
+
+    @staticmethod
+    def _made(info: CommandInfo) -> LeanCommand:
         return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode=None)  # type: ignore[return-value]
 
 
@@ -71,6 +106,16 @@ class _Lean(RuntimeParam):
     described: TypeDescriptor
 
     def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return self._coerced(value, param, ctx)
+        except typer.BadParameter as error:
+            origin = ctx.meta.get(ORIGINS, {}).get(param.name)
+            source = ctx.get_parameter_source(param.name)
+            if origin is not None and source is not None and source.name == "DEFAULT_MAP":
+                error.message += f" ({origin.origin} says so)"
+            raise
+
+    def _coerced(self, value: Any, param: Any, ctx: Any) -> Any:
         kind: Any = self.annotation
         if isinstance(kind, enum.EnumMeta) and value not in list(kind):
             names = ", ".join(map(str, kind))
@@ -108,6 +153,16 @@ def import_webdataset() -> None:
     """
     with _absent("torch"):
         import webdataset  # noqa: F401
+
+
+def leave_out_httpx() -> None:
+    """Let aiobotocore, which s3fs is built on, find no httpx: it imports what it can, and uses aiohttp.
+
+    As with torch, only the program does this.
+    """
+    without = ModuleType("aiobotocore._httpx")
+    without.__getattr__ = lambda name: None  # type: ignore[method-assign]
+    sys.modules.setdefault(without.__name__, without)
 
 
 @contextmanager

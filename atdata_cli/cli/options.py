@@ -5,18 +5,30 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atdata_cli import __version__
+from atdata_cli.cli.settings import NamedStore, Settings, load
 from atdata_cli.errors import ExitCode, UsageError
+from atdata_cli.refs import scheme
 
 if TYPE_CHECKING:
     from atdata_cli.indexes.registry import IndexOptions
     from atdata_cli.stores.registry import StoreOptions
 
-__all__ = ["index_options", "parse_duration", "parse_seconds", "parse_size", "store_options", "use_network"]
+__all__ = [
+    "expand",
+    "index_options",
+    "parse_duration",
+    "parse_seconds",
+    "parse_size",
+    "settings",
+    "store_options",
+    "use_network",
+]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -39,16 +51,99 @@ def parse_size(text: str) -> int:
     return int(number) * factor if number.isdecimal() else int(float(number) * factor)
 
 
+def settings() -> Settings:
+    """The configuration of this run."""
+    found: Settings = click_context().meta[_SETTINGS]
+    return found
+
+
+def click_context() -> typer.Context:
+    """That of the command that runs."""
+    from typer._click.globals import get_current_context
+
+    return get_current_context()  # type: ignore[return-value]
+
+
+_SETTINGS, _STORES = "atdata_cli.settings", "atdata_cli.stores"
+
+
+def _read_settings(ctx: typer.Context, file: str | None) -> None:
+    """Make what the environment and the files say the defaults of the command's options."""
+    if ctx.resilient_parsing:
+        return
+    ctx.meta[_SETTINGS] = found = load(file)
+    said = found.defaults(ctx.command.name or "")
+    by_option = {f"--{name}": value for name, value in said.items()}
+    ctx.meta[ORIGINS] = origins = {}
+    ctx.default_map = {}
+    for parameter in ctx.command.params:
+        for option in parameter.opts:
+            if option in by_option and parameter.name:
+                ctx.default_map[parameter.name] = by_option[option].value
+                origins[parameter.name] = by_option[option]
+
+
+ORIGINS = "atdata_cli.origins"
+"""Where a context's ``meta`` has the values of parameters that were not typed."""
+
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Read FILE instead of your own configuration; default ~/.config/atdata-cli/config.toml.",
+        callback=_read_settings,
+        is_eager=True,
+        expose_value=False,
+    ),
+]
+
+
+def expand(text: str, operand: str) -> str:
+    """The URL of ``NAME:PATH``, whose store is remembered for :func:`store_options`; other texts as they are.
+
+    Parameters
+    ----------
+    operand : which one this is: two may lie in buckets of one name, on different servers.
+    """
+    url, store = settings().expand(text)
+    if store is not None:
+        click_context().meta.setdefault(_STORES, {}).setdefault(operand, []).append(store)
+    return url
+
+
+def _expanded(ctx: typer.Context, param: typer.CallbackParam, value: str | list[str]) -> str | list[str]:
+    if ctx.resilient_parsing:
+        return value
+    operand = param.name or ""
+    if isinstance(value, str):
+        return expand(value, operand)
+    return [expand(text, operand) for text in value]
+
+
 def store_options(
-    endpoint_url: str | None, profile: str | None, region: str | None, pairs: Sequence[str] | None
+    endpoint_url: str | None,
+    profile: str | None,
+    region: str | None,
+    pairs: Sequence[str] | None,
+    *,
+    operand: str | None = None,
+    prefix: str = "",
+    anonymous: bool = False,
 ) -> StoreOptions:
-    """How stores are reached, from the options that all commands share.
+    """How stores are reached, from the options that all commands share, and the user's named stores.
+
+    Parameters
+    ----------
+    operand : the one whose named stores count; None for all.
+    prefix : of the options' names, where a command has them twice.
+    anonymous : send no credentials.
 
     Raises
     ------
-    UsageError : a pair is not ``KEY=VALUE``.
+    UsageError : a pair is not ``KEY=VALUE``, or one bucket would be on two servers.
     """
-    from atdata_cli.stores.registry import StoreOptions
+    from atdata_cli.stores.registry import StoreOptions, place_key
 
     values = {}
     for pair in pairs or ():
@@ -56,7 +151,37 @@ def store_options(
         if not equals or not name:
             raise UsageError(f"-o {pair}: KEY=VALUE is needed")
         values[name] = value
-    return StoreOptions(endpoint_url=endpoint_url, profile=profile, region=region, options=values)
+    base = StoreOptions(endpoint_url, profile, region, anonymous, values)
+    if not settings().stores:
+        return base
+    reached = {store.name: _reached(store, base, prefix) for store in settings().stores.values()}
+    named: dict[str, StoreOptions] = {}
+    for name, stores in click_context().meta.get(_STORES, {}).items():
+        for store in stores if operand in (None, name) else ():
+            place = place_key(store.url)
+            if scheme(place) and named.setdefault(place, reached[store.name]) != reached[store.name]:
+                raise UsageError("this name means two places, on different servers", url=place, hint="one at a time")
+    known = tuple((place_key(store.url), reached[name]) for name, store in settings().stores.items())
+    return replace(base, named=named, known=known)
+
+
+def _reached(store: NamedStore, base: StoreOptions, prefix: str) -> StoreOptions:
+    """How a named store is reached: what was typed counts more than what it says, everything else less."""
+    typed = {name: is_typed(f"{prefix}{name}") for name in ("endpoint_url", "profile", "region")}
+    return replace(
+        base,
+        endpoint_url=base.endpoint_url if typed["endpoint_url"] else store.endpoint_url or base.endpoint_url,
+        profile=base.profile if typed["profile"] else store.profile or base.profile,
+        region=base.region if typed["region"] else store.region or base.region,
+        anonymous=base.anonymous or store.no_sign_request,
+        options={**store.options, **base.options},
+    )
+
+
+def is_typed(name: str) -> bool:
+    """Whether a parameter stands on the command line."""
+    source = click_context().get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse_seconds(text: str) -> float:
@@ -177,6 +302,17 @@ CaBundle = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Trust these certificate authorities; default SSL_CERT_FILE, else the system's."),
 ]
+
+Examined = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL",
+        callback=_expanded,
+        help="A folder, a URL prefix such as s3://BUCKET/PREFIX, or @HANDLE.",
+        show_default=False,
+    ),
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Write nothing: look only at what reading needs.")]
 
 # Indexes.
 IndexFile = Annotated[
@@ -299,7 +435,10 @@ IfExistsOption = Annotated[
     ),
 ]
 Prefix = Annotated[
-    str, typer.Argument(metavar="DEST", help="The folder or URL prefix of a dataset.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="DEST", callback=_expanded, help="The folder or URL prefix of a dataset.", show_default=False
+    ),
 ]
 Prune = Annotated[
     bool, typer.Option("--prune", help="Delete shards that the new manifest no longer names; their readers fail.")
@@ -311,6 +450,7 @@ Reference = Annotated[
     str,
     typer.Argument(
         metavar="REF",
+        callback=_expanded,
         help="A dataset: a folder, prefix, manifest, shard, glob or brace range, at a path or URL; or @INDEX/NAME.",
         show_default=False,
     ),
@@ -328,6 +468,7 @@ References = Annotated[
     list[str],
     typer.Argument(
         metavar="REF",
+        callback=_expanded,
         help="Datasets or shards: folders, prefixes, manifests, shards, globs or brace ranges, at paths or URLs; or "
         "@INDEX/NAME.",
         show_default=False,
@@ -403,7 +544,10 @@ IfCopiedOption = Annotated[
     IfCopied,
     typer.Option("--if-exists", help="The same copy in DEST is left as it is or finished, or is an error."),
 ]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="The folder or URL prefix to copy to.", show_default=False)]
+Dest = Annotated[
+    str,
+    typer.Argument(metavar="DEST", callback=_expanded, help="The folder or URL prefix to copy to.", show_default=False),
+]
 CopyJobs = Annotated[
     int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Shards under way at once; each takes up to 15 MB.")
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json as jsonlib
 import os
 import sys
@@ -61,8 +60,7 @@ def resolve(
         as_json=form == opt.UrlFormat.JSON, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color
     )
     opt.use_network(retries, timeout, ca_bundle)
-    options = opt.store_options(endpoint_url, profile, region, store_option)
-    options = dataclasses.replace(options, anonymous=no_sign_request)
+    options = opt.store_options(endpoint_url, profile, region, store_option, anonymous=no_sign_request)
     files = StoreFiles(options)
     indexes = opt.index_options(index, options)
     shards: list[Shard] = []

@@ -105,7 +105,8 @@ def write(
     output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
     operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
-    stores = opt.store_options(endpoint_url, profile, region, store_option)
+    reaching = (endpoint_url, profile, region, store_option)
+    stores = opt.store_options(*reaching, operand="source")
     reading = ReadOptions(
         kind=from_,
         include=tuple(include or ()),
@@ -149,6 +150,7 @@ def write(
         target,
         said,
         stores,
+        opt.store_options(*reaching, operand="dest"),
         reading,
         writing,
         jobs,
@@ -196,18 +198,22 @@ def _operands(
             raise UsageError(
                 "--stdin-from-command takes DEST -- CMD ARGS...", hint="write out/ --from jsonl -- zcat x.gz"
             )
-        return _Operands(["-"], check_dest(paths[0]), paths[1:])
+        return _Operands(["-"], _dest(paths[0]), paths[1:])
     if files_from or files0_from:
         if files_from and files0_from:
             raise UsageError("--files-from and --files0-from exclude each other")
         if len(paths) != 1:
             raise UsageError("with --files-from the only argument is DEST")
-        return _Operands(_listed(files_from or files0_from or "", "\n" if files_from else "\0"), check_dest(paths[0]))
+        return _Operands(_listed(files_from or files0_from or "", "\n" if files_from else "\0"), _dest(paths[0]))
     if len(paths) < 2:
         raise UsageError("SOURCE and DEST are needed", hint="for example: atdata-cli write photos/ out/")
     if "-" in paths[:-1] and len(paths) > 2:
         raise UsageError("standard input ('-') is the only SOURCE, or none")
-    return _Operands(paths[:-1], check_dest(paths[-1]))
+    return _Operands([opt.expand(path, "source") for path in paths[:-1]], _dest(paths[-1]))
+
+
+def _dest(path: str) -> str:
+    return check_dest(opt.expand(path, "dest"))
 
 
 def _listed(path: str, separator: str) -> list[str]:
@@ -216,7 +222,7 @@ def _listed(path: str, separator: str) -> list[str]:
     with StoreFiles().open(path) as reader:
         text = os.fsdecode(reader.read())
     names = [name.rstrip("\r") if separator == "\n" else name for name in text.split(separator)]
-    names = [name for name in names if name]
+    names = [opt.expand(name, "source") for name in names if name]
     if not names:
         raise NotFoundError("the list of sources is empty", url=path)
     return names
@@ -254,6 +260,7 @@ class _Write:
     entry: Reference | None
     said: Mapping[str, Any]
     stores: StoreOptions
+    dest_stores: StoreOptions
     reading: ReadOptions
     writing: WriteOptions
     jobs: int | None
@@ -278,7 +285,7 @@ class _Write:
 
         seen = self._seen(files)
         source = self._source(files, seen)
-        store, prefix = open_store(self.operands.dest, self.stores)
+        store, prefix = open_store(self.operands.dest, self.dest_stores)
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix)
         with self._watched() as (rejects, progress):
@@ -344,6 +351,9 @@ class _Write:
             except DataError:
                 self._list(rejects)
                 raise
+            except NotFoundError as error:
+                error.url = error.url or ", ".join(self.operands.sources)
+                raise
 
     def _touch(self, result: WriteResult, source: Source, store: ShardStore) -> None:
         """Make the manifest newer than what it was made from, or make(1) would run the same rule again and again."""
@@ -380,7 +390,8 @@ class _Write:
         # Which files rows name is known only when the rows are read.
         if self.dry_run or self.writing.embed or not isinstance(files, StoreFiles):
             return None
-        seen = SeenInputs(self.operands.dest, self.stores.endpoint_url or s3_endpoint_url() or "")
+        endpoint_url = self.dest_stores.at(self.operands.dest).endpoint_url
+        seen = SeenInputs(self.operands.dest, endpoint_url or s3_endpoint_url() or "")
         files.told = seen.see
         return seen
 

@@ -81,7 +81,7 @@ def lookup(text: str, files: StoreFiles, indexes: IndexOptions | None = None, *,
     reference = parse(text)
     if reference.kind == "place":
         if scheme(text) == "s3":
-            files.reach(text, files.options)  # an entry may have named another server for this bucket
+            files.reach(text, files.options.at(text))  # an entry may have named another server for this bucket
         return Found(locate(reference, files))
     if reference.kind == "blob":
         return Found(_blob(reference, files))
@@ -155,6 +155,8 @@ def _reach(entry: Entry, files: StoreFiles) -> list[str]:
         for bucket in buckets:
             files.reach(bucket, files.options)
         return []
+    if all(_known(bucket, endpoint, files) for bucket in buckets):
+        return []
     region = entry.region if entry.region and _REGION.fullmatch(entry.region) else "us-east-1"
     anonymous = StoreOptions(endpoint, region=region, anonymous=True, options=files.options.options)
     for bucket in buckets:
@@ -165,6 +167,15 @@ def _reach(entry: Entry, files: StoreFiles) -> list[str]:
         f"the shards are on {redact(endpoint)}, which is not the configured server: it is asked without credentials "
         f"(--endpoint-url {redact(endpoint)} sends them)"
     ]
+
+
+def _known(bucket: str, endpoint: str, files: StoreFiles) -> bool:
+    """Whether one of the user's named stores is this bucket on this server; if so, it is reached as that is."""
+    for place, options in files.options.known:
+        if place == bucket and options.endpoint_url and _same_server(options.endpoint_url, endpoint):
+            files.reach(bucket, options)
+            return True
+    return False
 
 
 def _check_endpoint(endpoint: str, entry: Entry) -> None:

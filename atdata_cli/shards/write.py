@@ -88,7 +88,7 @@ class _Run:
     workers: Workers
     begun: bool = False
     protected: bool = True
-    _beginning: threading.Lock = field(default_factory=threading.Lock)
+    _beginning: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
     def names(self) -> ShardNames:
@@ -252,6 +252,8 @@ def write(
     destination = Destination(store, prefix)
     job = Job.of(source.inputs, options)
     held = destination.survey(job)
+    if held.over and held.root is not None and not dry_run:
+        destination.finish(held.root)
     if held.kind != "nothing" and if_exists == "fail":
         what = "another dataset" if held.kind == "other" else f"the same dataset, {held.kind}"
         raise OccupiedError(f"it holds {what}", url=destination.url, hint="leave out --if-exists fail")
@@ -261,7 +263,19 @@ def write(
         destination.check_complete(held.parts)
         return WriteResult("unchanged", prefix, held.root, held.parts, held.root.bytes)
     run = _Run(feed, destination, held, job, options, progress, workers or Workers(1))
-    result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
+    try:
+        result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
+    except TemporaryError as error:
+        if error.repeated or dry_run or not source.rewindable:
+            raise
+        # Another run of this job may have finished first, and taken away the state that this one was relying on.
+        again = destination.survey(job)
+        if again.kind != "finished" or again.text == held.text:
+            raise
+        rejects.restart()
+        progress.samples = progress.shards = progress.bytes = 0
+        run = dataclasses.replace(run, held=again, begun=False)
+        result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
     if seen is not None and result.status != "planned":
         seen.remember(result.manifest.dumps())
     return result
@@ -332,7 +346,7 @@ def _stored(
             with suppress(AtdataError):  # the first error is the one to tell
                 destination.clear(run.job, run.held)
         raise
-    destination.release()
+    destination.finish(result.manifest)
     return result
 
 
@@ -356,11 +370,9 @@ def _targets(run: _Run, *, made: Mapping[Place, FinishedShard] | None, spool: bo
 def _publish(run: _Run, result: WriteResult) -> None:
     """Put the manifests, the root last: from then on the dataset is there, and is the new one."""
     destination = run.destination
-    for folder, manifest in result.parts.items():
-        if folder:
-            name = join(folder, MANIFEST)
-            over = destination.version(name) if run.held.text is not None else None
-            destination.publish(name, manifest, over=over)
+    for split, row in (result.manifest.splits or {}).items():
+        # Only an earlier run of this job can have put one of this name: over other data of the same size.
+        destination.publish(row.manifest, result.parts[split], over=destination.version(row.manifest))
     destination.publish(MANIFEST, result.manifest, over=run.held.version)
 
 
@@ -465,7 +477,7 @@ def _described(run: _Run, series: Sequence[FinishedShard]) -> dict[str, Any]:
 def _root(run: _Run, parts: Mapping[str, Manifest], shards: Sequence[FinishedShard]) -> Manifest:
     rows = {
         split: SplitRow(
-            manifest=f"{split}/{MANIFEST}",
+            manifest=run.destination.split_manifest(split, manifest.dumps(), run.job, run.held),
             sha256=hashlib.sha256(manifest.dumps()).hexdigest(),
             samples=manifest.samples,
             bytes=manifest.bytes,

@@ -176,12 +176,14 @@ class FileInfo:
     size : bytes, or None where it is not known without reading.
     version : what changes when the content does: ``MTIME:…`` in nanoseconds of a local file, else an ETag; None where
         nothing does.
+    readable : False for a local file that its owner or mode keeps from us.
     """
 
     url: str
     kind: Literal["file", "folder", "other"]
     size: int | None = None
     version: str | None = None
+    readable: bool = True
 
 
 class Files(Protocol):

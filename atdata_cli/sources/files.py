@@ -121,7 +121,6 @@ class FolderSource(SampleSource):
         self._plan.sort()
         self._find_clashes()
         self._find_arbitrary_fields()
-        self._find_unreadable()
         self._drop_damaged_samples()
         self._position = 0
         self.inputs = _Inputs(self._plan, self._listing)
@@ -199,12 +198,6 @@ class FolderSource(SampleSource):
                     f"{len(arbitrary)} fields with a dot: rename it to {renamed(file.name)!r}"
                 )
                 self._listing.problem(file, reason)
-
-    def _find_unreadable(self) -> None:
-        for file in self._plan:
-            url = self.url(file)
-            if _is_local(url) and not os.access(url, os.R_OK):
-                self._listing.problem(file, "it cannot be read: permission denied; check owner and mode")
 
     def _drop_damaged_samples(self) -> None:
         bad = self._listing.bad_keys

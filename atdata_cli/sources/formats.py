@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["FORMATS", "RowFormat", "format_of"]
 
@@ -39,5 +40,11 @@ FORMATS: dict[str, RowFormat] = {
 
 def format_of(name: str) -> str | None:
     """The row format that a file's name tells, or None."""
-    lower = name.lower()
-    return next((key for key, row_format in FORMATS.items() if lower.endswith(row_format.endings)), None)
+    # Two extensions decide, of which a folder of a million files has few.
+    return _format_of(".".join(name.lower().rsplit(".", 2)[1:]))
+
+
+@lru_cache(maxsize=1024)
+def _format_of(extensions: str) -> str | None:
+    ending = "." + extensions
+    return next((key for key, row_format in FORMATS.items() if ending.endswith(row_format.endings)), None)

@@ -168,6 +168,8 @@ class Listing:
             reason = "its size is not known without reading it: copy it to a disk first"
         elif reason is None and "." in field and splits_unexpectedly(field):
             reason = f"its name splits into key {key!r} and field {field!r}: rename it to {renamed(name)!r}"
+        elif reason is None and not info.readable:
+            reason = "it cannot be read: permission denied; check owner and mode"
         if reason is not None or info.size is None:
             self._reject(info.url, reason or "", key)
             return

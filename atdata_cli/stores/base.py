@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
@@ -159,8 +159,10 @@ class StoreBase(ABC):
         for name in names:
             self.delete(name)
 
-    def leftovers(self, prefix: str) -> Sequence[str]:  # noqa: D102
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:  # noqa: D102
         return []
 
-    def clean(self, prefix: str) -> Sequence[str]:  # noqa: D102
-        return []
+    def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:  # noqa: D102
+        names = self.leftovers(prefix, of)
+        self.delete_many(names)
+        return names

@@ -20,7 +20,7 @@ from atdata_cli.refs import MANIFEST, is_glob, join, local_path, refuse_unsafe, 
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.sources.base import FileInfo
 from atdata_cli.stores.local import entry_kind
-from atdata_cli.stores.registry import StoreOptions, open_filesystem, open_store, url_name
+from atdata_cli.stores.registry import StoreOptions, open_filesystem, open_store, place_key, url_name
 
 __all__ = ["StoreFiles"]
 
@@ -73,14 +73,14 @@ class StoreFiles:
         ------
         UsageError : it was reached in another way before: one name means two places.
         """
-        key = _place_key(url)
+        key = place_key(url)
         if self.options_for(url) != options and (key in self._reached or key in self._places):
             raise UsageError("this name means two places, on different servers", url=key, hint="read them one by one")
         self._reached[key] = options
 
     def options_for(self, url: str) -> StoreOptions:
         """How the store of *url* is reached."""
-        return self._reached.get(_place_key(url), self.options)
+        return self._reached.get(place_key(url)) or self.options.at(url)
 
     def info(self, url: str) -> FileInfo | None:
         """What *url* is, or None if there is nothing. Standard input is ``other``."""
@@ -131,17 +131,11 @@ class StoreFiles:
         refuse_unsafe(url)
         if kind == "file" or ("//" not in url and os.path.lexists(url)):  # "run:7.csv" is a file if it exists
             return self._local
-        key = _place_key(url)
+        key = place_key(url)
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = _place_of(kind, url, self.options_for(url))
         return place
-
-
-def _place_key(url: str) -> str:
-    """Scheme and host or bucket."""
-    kind = scheme(url)
-    return url[: len(kind) + 1] + "/".join(url[len(kind) + 1 :].split("/")[:3])
 
 
 def _place_of(kind: str, url: str, options: StoreOptions) -> _Place:
@@ -240,7 +234,9 @@ class _Local:
 def _file_info(path: str, found: os.stat_result) -> FileInfo:
     # The time of the last change of the inode, unlike that of the content, cannot be set back.
     version = f"{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
-    return FileInfo(path, "file", found.st_size, version)
+    # The system is asked only about what not everybody may read: that takes as long as all the rest.
+    readable = bool(found.st_mode & stat.S_IROTH) or os.access(path, os.R_OK)
+    return FileInfo(path, "file", found.st_size, version, readable)
 
 
 def _checked(path: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import ne
 from typing import Any, Protocol
@@ -20,11 +20,15 @@ from atdata_cli.stores.base import AbstractDataStore
 
 __all__ = [
     "GROUP",
+    "PACKAGES",
     "SCHEMES",
     "MissingPackageError",
     "StoreOptions",
+    "entry_points",
+    "is_scheme",
     "open_filesystem",
     "open_store",
+    "place_key",
     "url_name",
 ]
 
@@ -45,7 +49,7 @@ SCHEMES: Mapping[str, str] = {
 """Built-in schemes and their classes, imported at first use. The empty one is that of bare paths."""
 
 # What to install for fsspec's schemes, where its own message does not name the package on PyPI.
-_PACKAGES = {
+PACKAGES: Mapping[str, str] = {
     "abfs": "adlfs",
     "abfss": "adlfs",
     "adl": "adlfs",
@@ -72,6 +76,9 @@ _PACKAGES = {
     "webhdfs": "requests",
 }
 
+# Words that mean something else before a colon, here or to fsspec, without a package of their own.
+_OTHER_SCHEMES = frozenset({"atdata", "data", "dir", "ftp", "local", "s3a", "tar", "zip", "libarchive", "asynclocal"})
+
 # How each cloud's file system is told to send no credentials.
 _ANONYMOUS: Mapping[str, Mapping[str, Any]] = {
     "gs": {"token": "anon"},
@@ -94,6 +101,8 @@ class StoreOptions:
     region : region of the bucket.
     anonymous : send no credentials.
     options : of ``-o KEY=VALUE``, for the store or file system.
+    named : places that are reached otherwise, by :func:`place_key`: those of the user's named stores in this run.
+    known : (place, how it is reached) of all named stores, for entries that name the same server.
     """
 
     endpoint_url: str | None = None
@@ -101,6 +110,12 @@ class StoreOptions:
     region: str | None = None
     anonymous: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[str, StoreOptions] = field(default_factory=dict)
+    known: Sequence[tuple[str, StoreOptions]] = ()
+
+    def at(self, url: str) -> StoreOptions:
+        """How the store of *url* is reached."""
+        return self.named.get(place_key(url), self) if self.named else self
 
 
 class MissingPackageError(MissingExtraError):
@@ -135,7 +150,7 @@ def open_store(url: str, options: StoreOptions | None = None) -> tuple[AbstractD
     MissingPackageError : fsspec knows the scheme, but its package is not installed.
     """
     refuse_unsafe(url)
-    options = options or StoreOptions()
+    options = (options or StoreOptions()).at(url)
     if url in {"", "-"}:
         raise UsageError("standard input and output are no stores" if url else "the URL is empty", url=url)
     kind = scheme(url)
@@ -157,7 +172,7 @@ def open_filesystem(url: str, options: StoreOptions | None = None) -> tuple[Any,
     it. Its paths are ``fs.root_marker`` and the name.
     """
     refuse_unsafe(url)
-    options = options or StoreOptions()
+    options = (options or StoreOptions()).at(url)
     kind = scheme(url)
     if kind == "s3":
         bucket, key = _bucket(url)
@@ -258,11 +273,22 @@ def _fsspec_filesystem(kind: str, url: str, options: StoreOptions) -> tuple[Any,
         except TypeError as error:
             raise UsageError(f"the file system does not take these options: {error}", url=url) from error
         except ImportError as error:
-            raise MissingPackageError(kind, _PACKAGES.get(kind, kind), url=url) from error
+            raise MissingPackageError(kind, PACKAGES.get(kind, kind), url=url) from error
         name = url_name(fs, url)
     plain = url.rstrip("/")
     base = plain[: len(plain) - len(name)] if plain.endswith(name) else f"{kind}://"
     return fs, base if base.endswith("/") else f"{base}/", name
+
+
+def is_scheme(kind: str) -> bool:
+    """Whether ``kind:`` begins a URL of a store that is built in, or that a well-known package adds."""
+    return kind in SCHEMES or kind in PACKAGES or kind in _OTHER_SCHEMES
+
+
+def place_key(url: str) -> str:
+    """Scheme and host or bucket of a URL: what one connection is good for."""
+    kind = scheme(url)
+    return url[: len(kind) + 1] + "/".join(url[len(kind) + 1 :].split("/")[:3])
 
 
 def url_name(fs: Any, url: str) -> str:
@@ -284,7 +310,7 @@ def _fsspec_class(kind: str, url: str) -> Any:
     try:
         return get_filesystem_class(kind)
     except ImportError as error:
-        raise MissingPackageError(kind, _PACKAGES.get(kind, kind), url=url) from error
+        raise MissingPackageError(kind, PACKAGES.get(kind, kind), url=url) from error
 
 
 def _setting(text: str) -> Any:
@@ -295,17 +321,18 @@ def _setting(text: str) -> Any:
         return text
 
 
-def _entry_points() -> Any:
+def entry_points() -> Any:
+    """Those of the installed plugins."""
     # Reads the metadata of everything that is installed (about 40 ms): only for schemes that are not built
     # in.
-    from importlib.metadata import entry_points
+    from importlib import metadata
 
-    return entry_points(group=GROUP)
+    return metadata.entry_points(group=GROUP)
 
 
 def _plugin(kind: str, url: str) -> _Factory | None:
     """The factory that an installed package registers for a scheme."""
-    found = [point for point in _entry_points() if point.name == kind]
+    found = [point for point in entry_points() if point.name == kind]
     if not found:
         return None
     names = sorted(f"{point.value} (of {point.dist.name if point.dist else 'an unknown package'})" for point in found)
@@ -342,8 +369,8 @@ def _unknown(kind: str, url: str) -> UsageError:
 
     from fsspec.registry import available_protocols
 
-    known = {*SCHEMES, *available_protocols(), *(point.name for point in _entry_points())} - {""}
+    known = {*SCHEMES, *available_protocols(), *(point.name for point in entry_points())} - {""}
     one_letter_off = [name for name in sorted(known) if len(name) == len(kind) and sum(map(ne, name, kind)) == 1]
     near = get_close_matches(kind, sorted(known), n=1, cutoff=0.7) or one_letter_off
-    hint = f"did you mean '{near[0]}:'?" if near else "perhaps the plugin that knows it is not installed."
+    hint = f"did you mean '{near[0]}:'?" if near else f"no plugin for it is installed, no [stores.{kind}] configured."
     return UsageError(f"the scheme '{kind}:' is not known", url=url, hint=f"{hint} A file is named ./{url}")

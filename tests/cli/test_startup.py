@@ -46,6 +46,15 @@ def test_torch_can_be_imported_after_webdataset(torch):
     assert (torch / "imported").exists()
 
 
+def test_s3fs_is_imported_without_httpx_which_is_there_for_others():
+    program = (
+        "import sys, atdata_cli.cli.lean as lean; lean.leave_out_httpx(); import s3fs; print('httpx' in sys.modules)\n"
+        "import httpx; print(httpx.Client.__name__)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "Client"]
+
+
 def test_commands_are_listed_whole_and_imported_when_used(cli):
     listed = cli("--help").out
     for name, (module, summary) in COMMANDS.items():

@@ -169,11 +169,11 @@ def test_warnings(tmp_path: Path) -> None:
 
 AS_NOBODY = """
 import os, sys
-from tests.unit.local_files import LocalFiles
 from atdata_cli.sources.files import FolderSource
+from atdata_cli.stores.inputs import StoreFiles
 if os.geteuid() == 0:
     os.setuid(65534)  # root may read everything
-source = FolderSource(LocalFiles(), sys.argv[1:])
+source = FolderSource(StoreFiles(), sys.argv[1:])
 print([(os.path.basename(p.where), p.reason) for p in source.preflight().problems], source.count())
 """
 
