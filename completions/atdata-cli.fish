@@ -51,6 +51,7 @@ complete -c atdata-cli -n '__atdata_cli_is write' -l split -x -d 'Divide by key 
 complete -c atdata-cli -n '__atdata_cli_is write' -l split-by -x -d 'Keep samples of equal FIELD in one split.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l split-from -x -d 'Take the split from FIELD.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l compress -x -a 'gz' -d 'Compress the shards.'
+complete -c atdata-cli -n '__atdata_cli_is write' -s j -l jobs -x -d 'Processes; default the cores.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l if-exists -x -a 'resume update fail' -d 'What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l prune -d 'Delete shards that the new manifest no longer names; their readers fail.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l exit-unchanged -d 'Exit 9, not 0, if there is nothing to do.'
