@@ -4,18 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REFERENCE := .venv-reference
+PEERS := .venv-peers
 PDS := .build/pds
 DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test check bench clean
+.PHONY: demo test torture check docs bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test --group bench
+	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.
@@ -29,9 +30,10 @@ $(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
 	touch $@
 
 # Programs of the system, from Debian where they are missing: a real browser to look at the report, the tars of another
-# tool, curl, with which webdataset opens URLs, Node for the PDS, and what compiles its SQLite.
+# tool, curl, with which webdataset opens URLs, Node for the PDS, what compiles its SQLite, readers of man pages, shells.
 $(SYSTEM): $(STAMP)
-	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm make:make g++:g++; do \
+	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++ \
+	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && \
@@ -39,16 +41,33 @@ $(SYSTEM): $(STAMP)
 	touch $@
 
 test: check $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract tests/cli tests/e2e tests/torture
+
+# Kills, faults, full disks and hostile input, by the hundred: what `make test` shows in a small way.
+torture: $(REFERENCE)/.installed $(PDS)/.installed $(SYSTEM)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m torture tests
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m man.generate --check
+	$(BIN)/python -m completions.generate --check
 
-bench: $(STAMP) $(REFERENCE)/.installed
-	$(BIN)/python -m tests.benchmarks
+# Man pages and completions, from the program; they are committed.
+docs: $(STAMP)
+	$(BIN)/python -m man.generate
+	$(BIN)/python -m completions.generate
+
+# What the benchmarks compare with, as far as it can be installed here; several GB where torch comes with CUDA.
+$(PEERS)/.installed: tests/benchmarks/environment.py
+	$(PYTHON) tests/benchmarks/environment.py $(PEERS)
+	touch $@
+
+# Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
+bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
+	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md
 
 # Real data: scikit-learn's handwritten digits and photographs as images, vega_datasets' weather as a table.
 demo:
@@ -65,4 +84,4 @@ demo:
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(PEERS) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis

@@ -25,6 +25,7 @@ __all__ = [
     "expand_braces",
     "in_index",
     "is_glob",
+    "is_unsafe",
     "join",
     "local_path",
     "parent",
@@ -105,6 +106,11 @@ def scheme(text: str) -> str:
     """The URL scheme in lower case; empty for a path. One letter is a Windows drive, not a scheme."""
     match = re.match(_SCHEME, text)
     return (match[1] or match[2]).lower() if match else ""
+
+
+def is_unsafe(kind: str) -> bool:
+    """Whether URLs of a scheme are refused."""
+    return kind.lower() in _UNSAFE
 
 
 def refuse_unsafe(url: str) -> None:

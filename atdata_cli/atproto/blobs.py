@@ -7,7 +7,7 @@ import http.client
 import io
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
@@ -25,7 +25,7 @@ GET_BLOB = "com.atproto.sync.getBlob"
 UPLOAD_BLOB = "com.atproto.repo.uploadBlob"
 
 _CHUNK = 1 << 20
-_PROBE_SECONDS = 1.0
+_SILENCE = 0.3  # seconds
 # What installers and the server's code set, and round numbers between; the lexicon allows no more than the first.
 _USUAL_LIMITS = (MAX_BLOB_BYTES, 50_000_000, 20 << 20, 10 << 20, 5 << 20, 5_000_000, 1 << 20, 1_000_000)
 
@@ -58,11 +58,15 @@ def looks_like(head: bytes) -> str | None:
 # -- limits
 
 
-def blob_limit(session: Session) -> int:
+def blob_limit(session: Session, *, below: int | None = None) -> int:
     """The largest blob, in bytes, that a server takes and the lexicon allows.
 
     The server is asked; an older one does not tell, and is sent nothing but headers that announce a blob, which it
     refuses at once if it is too large.
+
+    Parameters
+    ----------
+    below : a size that it is known to refuse.
     """
     began = time.monotonic()
     described = session.get("com.atproto.server.describeServer")
@@ -70,21 +74,23 @@ def blob_limit(session: Session) -> int:
     told = described.get("blobUploadLimit") if isinstance(described, dict) else None
     if isinstance(told, int) and not isinstance(told, bool) and told > 0:
         return min(told, MAX_BLOB_BYTES)
-    if proxy_for(session.pds_url) is not None:
+    if below is None and proxy_for(session.pds_url) is not None:
         return MAX_BLOB_BYTES  # a proxy would take the announced blob before it asks the server
-    if session.pds_url not in _found_limits:
+    if below is not None or session.pds_url not in _found_limits:
         session.get("com.atproto.server.getSession")  # renews the token, if that is due
-        # A refusal comes at once: a server that has not answered in many times that, waits for the blob.
-        patience = min(max(10 * took, _PROBE_SECONDS), 10 * _PROBE_SECONDS)
-        _found_limits[session.pds_url] = _probed_limit(session, patience)
+        # A refusal comes at once, as the other answer did: a server that is silent for longer waits for the blob. Where
+        # that was wrong, the upload is refused, and there is time for a second look.
+        patience = min(max(4 * took, _SILENCE), 10.0) if below is None else 10 * _SILENCE
+        sizes = [size for size in _USUAL_LIMITS if below is None or size < below]
+        _found_limits[session.pds_url] = _probed_limit(session, sizes, patience)
     return _found_limits[session.pds_url]
 
 
 _found_limits: dict[str, int] = {}  # by server: a probe waits
 
 
-def _probed_limit(session: Session, patience: float) -> int:
-    for size in _USUAL_LIMITS:
+def _probed_limit(session: Session, sizes: Sequence[int], patience: float) -> int:
+    for size in sizes:
         if session.retry.run(lambda size=size: _takes(session, size, patience)):  # type: ignore[misc]
             return size
     raise AtdataError("the server takes no blobs of a useful size", url=session.pds_url)

@@ -108,7 +108,8 @@ class Transport:
     def __init__(self, url: str) -> None:
         if not is_secure(url):
             raise UsageError("plain http is only for servers on this machine", url=url, hint="use https")
-        from atproto import Client, Request
+        from atproto_client import Client
+        from atproto_client.request import Request
 
         self.url = url
         self._budgets: dict[str, _Budget] = {}

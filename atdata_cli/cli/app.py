@@ -27,6 +27,8 @@ COMMANDS = {
     "logout": ("login", "End the session that login has kept."),
     "prune": ("tidy", "Delete shards that a dataset's manifest does not name."),
     "abort": ("tidy", "Remove what a job that was given up left."),
+    "stores": ("stores", "List the kinds of places that datasets can be in."),
+    "doctor": ("doctor", "Check step by step whether a place can be used."),
     "config": ("config", "Show every setting, and where it comes from."),
 }
 """Each command, in the order of help: the module of ``atdata_cli.cli`` that has it as a function of the same name,

@@ -46,6 +46,7 @@ def inspect(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    no_sign_request: opt.NoSignRequest = False,
     retries: opt.Retries = None,
     timeout: opt.Timeout = None,
     ca_bundle: opt.CaBundle = None,
@@ -71,7 +72,7 @@ def inspect(
     write_report = _page_writer(html, as_json=json)
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
-    stores = opt.store_options(endpoint_url, profile, region, store_option)
+    stores = opt.store_options(endpoint_url, profile, region, store_option, anonymous=no_sign_request)
     indexes = opt.index_options(index, stores)
     if parse(ref).kind == "index":
         _list_index(output, ref, indexes, alone=not (head or key is not None or verify or html is not None))

@@ -303,6 +303,17 @@ CaBundle = Annotated[
     typer.Option(metavar="FILE", help="Trust these certificate authorities; default SSL_CERT_FILE, else the system's."),
 ]
 
+Examined = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL",
+        callback=_expanded,
+        help="A folder, a URL prefix such as s3://BUCKET/PREFIX, or @HANDLE.",
+        show_default=False,
+    ),
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Write nothing: look only at what reading needs.")]
+
 # Indexes.
 IndexFile = Annotated[
     str | None,

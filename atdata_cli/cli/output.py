@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
@@ -114,7 +114,8 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose and not quiet
-        self._color = _wants_color(color)
+        self._when = color
+        self._color = _wants_color(color, sys.stderr)
         self._progress = sys.stderr.isatty() and not (as_json or quiet or no_progress)
         _listen(self)
 
@@ -122,6 +123,11 @@ class Output:
     def rich_stdout(self) -> bool:
         """Whether a person reads standard output on a terminal that can show more than plain text."""
         return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+    @property
+    def colors_stdout(self) -> bool:
+        """Whether what goes to standard output is coloured."""
+        return _wants_color(self._when, sys.stdout)
 
     def data(self, lines: Sequence[str]) -> None:
         """Print data, one a line."""
@@ -184,12 +190,12 @@ class Output:
                 thread.join()
 
 
-def _wants_color(when: str) -> bool:
-    """Flag over NO_COLOR over FORCE_COLOR over TERM over whether stderr is a terminal."""
+def _wants_color(when: str, stream: TextIO) -> bool:
+    """Flag over NO_COLOR over FORCE_COLOR over TERM over whether the stream is a terminal."""
     if when != "auto":
         return when == "always"
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

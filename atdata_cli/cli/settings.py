@@ -289,16 +289,12 @@ def _named_store(name: str, table: Any, path: str) -> NamedStore:
 
 
 def _check_store_name(name: str, path: str) -> None:
-    from atdata_cli.refs import refuse_unsafe
+    from atdata_cli.refs import is_unsafe
     from atdata_cli.stores.registry import is_scheme
 
     if not re.fullmatch(_STORE_NAME, name):
         raise UsageError(f"'{name}' cannot name a store", url=path, hint="letters, digits and '-', two at least")
-    try:
-        refuse_unsafe(f"{name}:")
-    except UsageError as error:
-        raise UsageError(f"'{name}' cannot name a store: {error.message}", url=path) from error
-    if is_scheme(name.lower()):
+    if is_unsafe(name) or is_scheme(name.lower()):
         raise UsageError(f"'{name}' cannot name a store: '{name}:' is a scheme", url=path, hint="choose another name")
 
 

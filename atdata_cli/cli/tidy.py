@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.output import Output, count
+from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import UsageError
+from atdata_cli.refs import LOCAL_INDEX, in_index, parse
 
 if TYPE_CHECKING:
     from atdata_cli.shards.destination import Destination
@@ -39,7 +40,7 @@ def prune(
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
     destination = _destination(dest, opt.store_options(endpoint_url, profile, region, store_option))
-    _tell(output, destination, destination.prune(dry_run=dry_run), dry_run=dry_run)
+    _tell_removed(output, destination, destination.prune(dry_run=dry_run), dry_run=dry_run)
 
 
 def abort(
@@ -60,12 +61,16 @@ def abort(
 ) -> None:
     """Remove what an unfinished job left in DEST, unfinished uploads included, and print its URLs.
 
-    A finished dataset there stays as it is. A run that still writes there would lose its work: end it first.
+    DEST is a folder, a URL prefix, or @HANDLE/NAME. A finished dataset there stays as it is. A run that still writes
+    there would lose its work: end it first.
     """
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
+    if in_index(dest):
+        _abandon(output, dest, dry_run=dry_run)
+        return
     destination = _destination(dest, opt.store_options(endpoint_url, profile, region, store_option))
-    _tell(output, destination, destination.abort(dry_run=dry_run), dry_run=dry_run)
+    _tell_removed(output, destination, destination.abort(dry_run=dry_run), dry_run=dry_run)
 
 
 def _destination(dest: str, stores: StoreOptions) -> Destination:
@@ -73,17 +78,39 @@ def _destination(dest: str, stores: StoreOptions) -> Destination:
     from atdata_cli.shards.protocols import ShardStore
     from atdata_cli.stores.registry import open_store
 
+    if in_index(dest):
+        raise UsageError("an index keeps no shards that nothing names", url=dest, hint="unpublish takes a name away")
     store, prefix = open_store(dest, stores)
     if not isinstance(store, ShardStore) or not store.writable:
         raise UsageError("nothing can be deleted in this store", url=dest)
     return Destination(store, prefix)
 
 
-def _tell(output: Output, destination: Destination, names: Sequence[str], *, dry_run: bool) -> None:
-    urls = [destination.store.url(name) for name in names]
+def _abandon(output: Output, dest: str, *, dry_run: bool) -> None:
+    """In a PDS: the records that hold what was uploaded for an entry that is not there."""
+    from atdata_cli.indexes.atmosphere import AtmosphereIndex
+    from atdata_cli.indexes.unfinished import abandon
+
+    target = parse(dest)
+    if target.kind != "dataset" or target.authority == LOCAL_INDEX:
+        raise UsageError("no upload goes there", url=dest, hint="@HANDLE/NAME")
+    session = AtmosphereIndex(target.authority).account
+    uploads = abandon(session, target.name, dry_run=dry_run)
+    urls = [f"at://{session.did}/blob/{blob.cid}" for blob in uploads.deleted]
+    size = human_bytes(sum(blob.size for blob in uploads.deleted))
+    _tell(output, urls, f"{count(len(urls), 'blob')}, {size}", dry_run=dry_run)
+    if uploads.kept:
+        output.say(f"{count(uploads.kept, 'blob')} stay: other records hold them")
+
+
+def _tell_removed(output: Output, destination: Destination, names: Sequence[str], *, dry_run: bool) -> None:
+    _tell(output, [destination.store.url(name) for name in names], count(len(names), "object"), dry_run=dry_run)
+
+
+def _tell(output: Output, urls: Sequence[str], what: str, *, dry_run: bool) -> None:
     if output.as_json:
-        output.document({"status": "planned" if dry_run else "removed", "removed": urls})
+        output.document({"status": "planned" if dry_run else "removed", "removed": list(urls)})
         return
     if not output.quiet:
         output.data(urls)
-    output.say(f"{'would remove' if dry_run else 'removed'} {count(len(urls), 'object')}")
+    output.say(f"{'would remove' if dry_run else 'removed'} {what}")

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from atdata_cli.indexes.base import Published
     from atdata_cli.indexes.writing import WrittenEntry
     from atdata_cli.refs import Reference
+    from atdata_cli.shards.dividing import Workers
     from atdata_cli.shards.feed import Progress, Rejects, RejectSink
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.shards.protocols import ShardStore
@@ -63,6 +65,7 @@ def write(
     split_by: opt.SplitBy = None,
     split_from: opt.SplitFrom = None,
     compress: opt.Compress = None,
+    jobs: opt.Jobs = None,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
     prune: opt.Prune = False,
     exit_unchanged: opt.ExitUnchanged = False,
@@ -153,6 +156,7 @@ def write(
         opt.store_options(*reaching, operand="dest"),
         reading,
         writing,
+        jobs,
         index,
         schema,
         rejects,
@@ -288,6 +292,7 @@ class _Write:
     dest_stores: StoreOptions
     reading: ReadOptions
     writing: WriteOptions
+    jobs: int | None
     index: str | None
     schema: str | None
     rejects_file: str | None
@@ -324,10 +329,18 @@ class _Write:
                 if_exists=self.if_exists,
                 dry_run=self.dry_run,
                 seen=seen,
+                workers=self._workers(),
             )
         if result.status == "unchanged":
             self._touch(result, source, store)
         return self._report(result, rejects, store, pruned=self._pruned(result, store))
+
+    def _workers(self) -> Workers:
+        from atdata_cli.shards.dividing import Workers
+        from atdata_cli.shards.workers import ProcessExecutor, usable_cores
+
+        jobs = usable_cores() if self.jobs is None else self.jobs
+        return Workers(jobs, start=partial(ProcessExecutor, preload="atdata_cli.cli.worker"))
 
     def _write_entry(self, entry: Reference, files: Files) -> ExitCode:
         """Into a PDS, with the entry that holds the blobs."""
@@ -367,6 +380,9 @@ class _Write:
                     yield rejects, progress
             except DataError:
                 self._list(rejects)
+                raise
+            except NotFoundError as error:
+                error.url = error.url or ", ".join(self.operands.sources)
                 raise
 
     def _touch(self, result: WriteResult, source: Source, store: ShardStore) -> None:

@@ -14,21 +14,33 @@ from atdata_cli.atproto.ledger import BlobLedger
 from atdata_cli.atproto.records import SCHEMA, new_tid, room_for_shards
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import Blob, BlobShard, Checksum, StorageBlobs
+from atdata_cli.atproto.transport import TooLargeError
 from atdata_cli.atproto.values import blob_cid
 from atdata_cli.errors import UsageError
 from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.entryrecord import entry_record
-from atdata_cli.indexes.publishing import publish
+from atdata_cli.indexes.publishing import check_of_version, publish
+from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.protocols import Chunk
 from atdata_cli.shards.reader import Shard
-from atdata_cli.shards.transfer import TransferProgress, copy_shards
+from atdata_cli.shards.transfer import ShardReader, TransferProgress, copy_shards
 from atdata_cli.shards.write import write
 from atdata_cli.sources.tars import TarSource
 from atdata_cli.stores.pds import BlobUrls, NamelessFolder, PDSBlobStore
 
-__all__ = ["check_room", "fits", "planned_blobs", "publish_blobs", "room", "upload", "with_blobs", "written_blobs"]
+__all__ = [
+    "check_room",
+    "fits",
+    "planned_blobs",
+    "publish_blobs",
+    "room",
+    "told_unfinished",
+    "upload",
+    "with_blobs",
+    "written_blobs",
+]
 
 
 def publish_blobs(
@@ -41,19 +53,36 @@ def publish_blobs(
     AtdataError : see :func:`atdata_cli.indexes.publishing.publish`. What was uploaded stays for the next attempt.
     """
     store = PDSBlobStore(session)
-    planned = planned_blobs(publication, store.limit, exactly=dry_run)
-    known = fits(planned, store.limit)
+    while True:
+        limit = store.limit
+        try:
+            return _publish_blobs(store, publication, limit, dry_run=dry_run, progress=progress)
+        except TooLargeError:
+            if store.limit >= limit:
+                raise
+            # The server takes less than it seemed to: as new shards, all fit.
+
+
+def _publish_blobs(
+    store: PDSBlobStore, publication: Publication, limit: int, *, dry_run: bool, progress: TransferProgress | None
+) -> Published:
+    session = store.account
+    planned = planned_blobs(publication, limit, exactly=dry_run)
+    known = fits(planned, limit)
     # Everything that can be wrong is found before the first byte is sent.
     looked = publish(session, planned if known else _one_shard(planned), dry_run=True)
-    if dry_run or (known and looked.status == "unchanged"):
-        if not dry_run:
-            store.ledger(publication.name).release()  # of a run that was killed when all was done
+    if dry_run:
         return looked
     ledger = store.ledger(publication.name)
+    if known and looked.status == "unchanged":
+        return told_unfinished(looked, ledger.release(_cids(planned)))  # a run may have been killed when all was done
     stored = upload(publication, store, ledger, progress=progress)
     published = publish(session, stored)
-    ledger.release()
-    return replace(published, shards=tuple(stored.shards))
+    return told_unfinished(replace(published, shards=tuple(stored.shards)), ledger.release(_cids(stored)))
+
+
+def _cids(publication: Publication) -> set[str]:
+    return {blob_cid(shard.sha256) for shard in publication.shards if shard.sha256}
 
 
 def _one_shard(publication: Publication) -> Publication:
@@ -121,7 +150,9 @@ def upload(
     The publication with the blobs as its shards.
     """
     if not fits(publication, store.limit):
-        done = store.write(_source(publication), publication.name, _options(publication, store.limit), ledger=ledger)
+        check = check_of_version(store.account, publication.name, publication.version)
+        options = _options(publication, store.limit)
+        done = store.write(_source(publication), publication.name, options, ledger=ledger, check=check)
         return written_blobs(replace(publication, compression=None), done.result.manifest, done.urls)
     blobs: dict[int, Blob | None] = {
         place: ledger.keep(blob_cid(shard.sha256), shard.bytes) if shard.sha256 and shard.bytes else None
@@ -132,8 +163,8 @@ def upload(
     if progress is not None:
         progress.total = sum(shard.size or 0 for shard in told)
 
-    def put(stream: Any) -> Blob:
-        return store.upload(stream, stream.size, stream.expected, ledger=ledger)
+    def put(stream: ShardReader) -> Blob:
+        return store.upload(stream, ledger=ledger)
 
     sent = copy_shards(told, publication.files, put, jobs=store.parallel, progress=progress)
     blobs.update(zip(missing, sent, strict=True))

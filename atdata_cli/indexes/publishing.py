@@ -7,7 +7,7 @@ duplicate or overwrite anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from atdata_cli.atproto.records import (
     same_content,
 )
 from atdata_cli.atproto.session import ABSENT, Session
-from atdata_cli.atproto.storage import Storage
+from atdata_cli.atproto.storage import Storage, StorageBlobs
 from atdata_cli.atproto.transport import BlobMissingError, SwapError
 from atdata_cli.errors import IntegrityError, OccupiedError, TemporaryError
 from atdata_cli.indexes.base import Publication, Published
@@ -35,7 +35,7 @@ from atdata_cli.indexes.labels import Label, labels_of, later_than, named_key, n
 from atdata_cli.indexes.samplerecord import schema_record
 from atdata_cli.indexes.typemap import loading_problems
 
-__all__ = ["StoredEntry", "entries_of", "publish"]
+__all__ = ["StoredEntry", "check_of_version", "entries_of", "publish"]
 
 _ATTEMPTS = 5
 
@@ -64,6 +64,43 @@ def entries_of(session: Session, name: str | None = None) -> Iterator[StoredEntr
             continue
         if name is None or record.name == name:
             yield StoredEntry(uri, cid, record)
+
+
+def check_of_version(session: Session, name: str, version: str | None) -> Callable[[str], None] | None:
+    """What looks at each blob of a dataset before it is sent, where its version is taken: None where it is not.
+
+    Equal data have equal blobs, so the first other one tells that the dataset is another.
+
+    Returns
+    -------
+    Takes a CID; raises OccupiedError for one that the version does not have.
+
+    Raises
+    ------
+    OccupiedError : what has this version has no blobs here at all.
+    """
+    label = newest(label for label in labels_of(session, name) if label.record.version == version)
+    if version is None or label is None:
+        return None
+    taken = label
+    entry = next((one for one in entries_of(session) if taken.leads_to(session, one.uri)), None)
+    if entry is None or not isinstance(entry.record.storage, StorageBlobs):
+        raise _taken(taken)
+    known = {shard.blob.cid for shard in entry.record.storage.shards}
+
+    def check(cid: str) -> None:
+        if cid not in known:
+            raise _taken(taken)
+
+    return check
+
+
+def _taken(label: Label) -> OccupiedError:
+    return OccupiedError(
+        f"{label.target} names another dataset already, or says something else of it",
+        url=label.record.dataset_uri,
+        hint="a version stays what it is: publish under another one, or unpublish this one first",
+    )
 
 
 def _uri(session: Session, collection: str, key: str) -> str:
@@ -154,11 +191,7 @@ class _Plan:
         if self.publication.version is None or label is None:
             return
         if self.there is None or not label.leads_to(self.session, self.there.uri):
-            raise OccupiedError(
-                f"{label.target} names another dataset already, or says something else of it",
-                url=label.record.dataset_uri,
-                hint="a version stays what it is: publish under another one, or unpublish this one first",
-            )
+            raise _taken(label)
 
     def label(self, version: str | None) -> Label | None:
         """The label of one version that counts."""

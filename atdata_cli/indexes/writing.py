@@ -11,8 +11,9 @@ from atdata_cli.errors import NotFoundError, OccupiedError, UsageError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.blobs import check_room, room, written_blobs
-from atdata_cli.indexes.publishing import publish
+from atdata_cli.indexes.publishing import check_of_version, publish
 from atdata_cli.indexes.typemap import schema_name
+from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.refs import Reference
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
@@ -71,6 +72,7 @@ def write_entry(
     ------
     AuthError : the account is not logged in.
     UsageError : one entry cannot hold this; told before the upload where that can be known.
+    OccupiedError : the version names another dataset: told before the first shard is sent that it does not have.
     AtdataError : see :func:`atdata_cli.shards.write.write` and :meth:`AtmosphereIndex.publish`.
     """
     if options.splits() is not None:
@@ -93,11 +95,18 @@ def write_entry(
         check_room(draft, len(planned.manifest.shards))
         if dry_run:
             return WrittenEntry(planned, [], replace(looked, status="planned", records=()))
+    check = check_of_version(session, target.name, target.version)
     ledger = store.ledger(target.name)
-    written = store.write(source, target.name, options, ledger=ledger, most_shards=most, **more)
+    written = store.write(source, target.name, options, ledger=ledger, most_shards=most, check=check, **more)
     publication = written_blobs(_publication(draft, written.result.manifest), written.result.manifest, written.urls)
-    published = publish(session, replace(publication, version=target.version))
-    ledger.release()
+    try:
+        published = publish(session, replace(publication, version=target.version))
+    except OccupiedError:
+        if check is not None:  # the same blobs, but another dataset: the next attempt is refused, too
+            ledger.release()
+        raise
+    left = ledger.release({blob.cid for blob in written.urls.blobs})
+    published = told_unfinished(published, left)
     status: Status = "unchanged" if published.status == "unchanged" else "written"
     return WrittenEntry(replace(written.result, status=status), list(written.urls), published)
 

@@ -138,8 +138,8 @@ def _manifests(located: Located, files: Files) -> dict[str, bytes]:
     """
     if located.manifest is None or refs.in_index(located.url):  # what an index tells is no file to copy
         return {}
-    known = {folder + MANIFEST: part for folder, part in located.parts.items()}
-    known.pop(MANIFEST, None)
+    splits = located.manifest.splits or {}
+    known = {row.manifest: located.parts[f"{split}/"] for split, row in splits.items()}
     known[MANIFEST] = located.manifest
     texts = {}
     for name, manifest in known.items():
@@ -148,13 +148,14 @@ def _manifests(located: Located, files: Files) -> dict[str, bytes]:
             text = texts[name] = reader.read()
         if Manifest.loads(text, url=url) != manifest:
             raise TemporaryError("the manifest was replaced while it was read", url=url, hint="start again")
-    for split, row in (located.manifest.splits or {}).items():
-        name = f"{split}/{MANIFEST}"
-        if hashlib.sha256(texts[name]).hexdigest() != row.sha256:
+    for row in splits.values():
+        if hashlib.sha256(texts[row.manifest]).hexdigest() != row.sha256:
             raise IntegrityError(
-                "this is not the manifest of the split that the root one vouches for", url=refs.join(located.url, name)
+                "this is not the manifest of the split that the root one vouches for",
+                url=refs.join(located.url, row.manifest),
             )
-    return texts
+    # Each split is a dataset of its own, too.
+    return {f"{split}/{MANIFEST}": texts[row.manifest] for split, row in splits.items()} | texts
 
 
 def copy_dataset(

@@ -10,24 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from posixpath import join
 from typing import Any, Literal
 
-from atdata_cli.errors import IntegrityError, NotFoundError, OccupiedError, TemporaryError
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError
 from atdata_cli.shards.job import Job
-from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, shard_row
+from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, is_split_manifest, shard_row
 from atdata_cli.shards.plan import shard_name
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination", "Held", "Place", "is_shard_name"]
+__all__ = ["STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
 _SHARDS = f"{STATE}/shards"
 _STATE_FILE = re.compile(r"(?:(.+)/)?(\d{6,})\.json")
-_SHARD = re.compile(r"(?:.*/)?shard-\d{6,}(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
+_SHARD = re.compile(r"(?:.*/)?shard-(\d{6,})(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"
 
 Place = tuple[str, int]
@@ -49,6 +49,8 @@ class Held:
         be stored again.
     names : all objects below the prefix, relative to it, with their sizes.
     differs : how the other job differs from this one.
+    over : whether the mark of the job that made the dataset is still here: its run was killed in between, or is about
+        to remove it.
     """
 
     kind: Literal["nothing", "finished", "unfinished", "other"]
@@ -59,6 +61,7 @@ class Held:
     shards: Mapping[Place, ShardRow] = field(default_factory=dict)
     names: Mapping[str, int] = field(default_factory=dict)
     differs: str = ""
+    over: bool = False
 
     @property
     def base(self) -> str | None:
@@ -72,6 +75,24 @@ class Held:
             return [] if part is None else list(part.replaced)
         left = {*part.replaced, *(row.name for row in part.shards)}.difference(row.name for row in rows)
         return sorted(name for name in left if join(folder, name) in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardNames:
+    """The file names of one job's shards.
+
+    Attributes
+    ----------
+    tail : what stands after the number.
+    gzip : whether they are compressed.
+    """
+
+    tail: str
+    gzip: bool
+
+    def of(self, index: int) -> str:
+        """The name of one shard."""
+        return _renamed(shard_name(index, gzip=self.gzip), self.tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +132,7 @@ class Destination:
             return Held("nothing", names=names)
         root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
         parts = self._parts(root)
-        there = {(folder, index): row for folder, part in parts.items() for index, row in enumerate(part.shards)}
+        there = {(folder, _number(row.name)): row for folder, part in parts.items() for row in part.shards}
         base = hashlib.sha256(text).hexdigest()
         if mark is not None and mark.get("base") == base:
             if mark.get("job") == job.id:  # an update of what is there
@@ -121,7 +142,8 @@ class Destination:
                 self._check_ours(mark, job)
         same = root.job == job.id
         differs = "" if same else _differing(root, job)
-        return Held("finished" if same else "other", text, version, parts, root, there, names, differs)
+        kind: Literal["finished", "other"] = "finished" if same else "other"
+        return Held(kind, text, version, parts, root, there, names, differs, over=_is_over(mark, root, base))
 
     def _manifest_now(self) -> tuple[bytes | None, str | None]:
         """The root manifest and the version that it has."""
@@ -143,8 +165,8 @@ class Destination:
         if root.splits is None:
             return {"": root}
         parts = {}
-        for split in root.splits:
-            name = self.name(join(split, MANIFEST))
+        for split, row in root.splits.items():
+            name = self.name(row.manifest)
             text = self.store.read(name)
             if text is None:
                 raise IntegrityError("a split's manifest is missing", url=self.store.url(name))
@@ -153,8 +175,10 @@ class Destination:
 
     def objects(self) -> dict[str, ObjectInfo]:
         """All that the prefix holds, by name relative to it."""
-        below = len(join(self.prefix.strip("/"), ""))
-        return {item.name[below:]: item for item in self.store.list(self.prefix)}
+        return {self._relative(item.name): item for item in self.store.list(self.prefix)}
+
+    def _relative(self, name: str) -> str:
+        return name[len(join(self.prefix.strip("/"), "")) :]
 
     def marked(self) -> str | None:
         """The job whose mark is here: its id, or an empty text for a mark that cannot be read; None without a mark."""
@@ -274,19 +298,30 @@ class Destination:
         text = json.dumps(asdict(row), sort_keys=True).encode()
         self.store.put(self.name(join(_SHARDS, folder, f"{index:06d}.json")), text)
 
-    def new_name(self, index: int, job: Job, held: Held, *, gzip: bool) -> str:
-        """The file name of a shard that is to be stored.
+    def forget(self, place: Place, row: ShardRow) -> None:
+        """Remove a shard, and that it is finished: it turned out to be none."""
+        folder, index = place
+        self.store.delete(self.name(join(_SHARDS, folder, f"{index:06d}.json")))
+        self.store.delete(self.name(join(folder, row.name)))
 
-        That of an update is made of the job and of the manifest that it begins from: it takes no name of a shard that
-        somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream, whose
-        job is the same every night.
+    def names(self, job: Job, held: Held, *, gzip: bool) -> ShardNames:
+        """The file names of shards that are to be stored.
+
+        Those of an update are made of the job and of the manifest that it begins from: they take no name of a shard
+        that somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream,
+        whose job is the same every night.
         """
-        plain = shard_name(index, gzip=gzip)
-        if held.base is None:
-            return plain
-        tail = hashlib.sha256(f"{job.id} {held.base}".encode()).hexdigest()[:8]
-        stem, dot, ending = plain.partition(".")
-        return f"{stem}-{tail}{dot}{ending}"
+        return ShardNames(_tail(job, held), gzip)
+
+    def split_manifest(self, split: str, text: bytes, job: Job, held: Held) -> str:
+        """The name, below the prefix, of a split's manifest.
+
+        An update leaves that of before to its readers, like the shards: the root manifest names one or the other.
+        """
+        row = ((held.root and held.root.splits) or {}).get(split)
+        if row is not None and row.sha256 == hashlib.sha256(text).hexdigest():
+            return row.manifest
+        return join(split, _renamed(MANIFEST, _tail(job, held)))
 
     # --- after ---
 
@@ -308,6 +343,15 @@ class Destination:
             put = self.store.replace_if_unchanged(name, text, over)
         if not put and self.store.read(name) != text:
             raise OccupiedError("another run has finished another dataset here", url=self.url, hint=_LEAVE)
+
+    def show_splits(self, root: Manifest) -> None:
+        """Make each split's ``manifest.json`` the one that the root names, for those who read a split by itself."""
+        for split, row in (root.splits or {}).items():
+            plain = join(split, MANIFEST)
+            text = None if row.manifest == plain else self.store.read(self.name(row.manifest))
+            if text is not None and text != self.store.read(self.name(plain)):
+                with suppress(OccupiedError):  # another run has brought it further meanwhile
+                    self.put_manifest(plain, text, over=self.version(plain))
 
     def version(self, relative: str) -> str | None:
         """The version of an object that is there, or None."""
@@ -337,6 +381,21 @@ class Destination:
                         hint="remove the manifest and write again",
                     )
 
+    def finish(self, root: Manifest) -> None:
+        """Remove what the runs that made the dataset there left: temporary files, unfinished uploads, then marks."""
+        self.show_splits(root)
+        ours = {"", *(root.splits or ())}
+
+        def of(name: str) -> bool:
+            folder, _, base = self._relative(name).rpartition("/")
+            known = base == MANIFEST or is_shard_name(base) or is_split_manifest(base)
+            return f"{folder}/".startswith(f"{STATE}/") or (folder in ours and known)
+
+        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
+            self.store.clean(self.prefix, of)
+        if self.marked() in (None, root.job):  # else another run begins here
+            self.release()
+
     def release(self) -> None:
         """Remove the marks; the one that makes the prefix somebody's goes last."""
         state = [item.name for item in self.store.list(self.name(_SHARDS))]
@@ -353,7 +412,8 @@ class Destination:
         names = self._names()
         if held.text is not None:
             ours = {join(folder, row.name) for (folder, _), row in self._noted(names).items()}
-            ours -= _named(held.parts)
+            ours |= _split_manifests(names)
+            ours -= _named(held.parts, held.root)
         else:
             ours = set(self._fresh(names, lambda manifest, folder: manifest.job == job.id and manifest.split == folder))
         self.store.delete_many([self.name(name) for name in sorted(ours)])
@@ -397,18 +457,18 @@ class Destination:
         text, _ = self._manifest_now()
         if text is None:
             raise NotFoundError("there is no dataset here", url=self.url, hint="prune removes what a manifest left out")
-        if self.store.read(self.name(_JOB)) is not None:
+        root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
+        mark = self._mark()
+        if mark is not None and not _is_over(mark, root, hashlib.sha256(text).hexdigest()):
             raise OccupiedError(
                 "a job is unfinished here", url=self.url, hint="finish it, or give it up: atdata-cli abort DEST"
             )
-        parts = self._parts(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))))
-        named = _named(parts)
+        parts = self._parts(root)
+        named = _named(parts, root)
         folders = {"", *parts}
-        old = [
-            self.name(name)
-            for name in self._names()
-            if name.rpartition("/")[0] in folders and _SHARD.fullmatch(name) and name not in named
-        ]
+        names = self._names()
+        found = _split_manifests(names).union(name for name in names if _SHARD.fullmatch(name))
+        old = [self.name(name) for name in sorted(found - named) if name.rpartition("/")[0] in folders]
         if not dry_run:
             self.store.delete_many(old)
         return old
@@ -429,24 +489,57 @@ class Destination:
             if text is None:
                 gone = sorted(self._fresh(names, lambda manifest, folder: manifest.job == job))
             else:
-                parts = self._parts(Manifest.loads(text, url=self.store.url(self.name(MANIFEST))))
-                named = _named(parts)
-                gone = sorted({join(folder, row.name) for (folder, _), row in self._noted(names).items()} - named)
+                root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
+                noted = {join(folder, row.name) for (folder, _), row in self._noted(names).items()}
+                gone = sorted((noted | _split_manifests(names)) - _named(self._parts(root), root))
         gone = [self.name(name) for name in gone]
         if not dry_run:
             self.store.delete_many(gone)
             if mark is not None or any(name.startswith(f"{STATE}/") for name in names):
                 self.release()
-        leftovers = self.store.leftovers(self.prefix) if dry_run else self.store.clean(self.prefix)
-        return [*gone, *leftovers]
+        others = {name.removesuffix(_JOB) for name in names if name.endswith(f"/{_JOB}")}
+
+        def of(name: str) -> bool:
+            return not any(self._relative(name).startswith(folder) for folder in others)
+
+        clean = self.store.leftovers if dry_run else self.store.clean
+        return [*gone, *clean(self.prefix, of)]
 
 
 _READS = 5
 
 
-def _named(parts: Mapping[str, Manifest]) -> set[str]:
-    """Names, below the prefix, of the shards of a dataset."""
-    return {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
+def _is_over(mark: Mapping[str, Any] | None, root: Manifest, base: str) -> bool:
+    """Whether a mark is that of the job that the dataset there (its manifest has the hash *base*) was made by."""
+    return mark is not None and mark.get("job") == root.job and mark.get("base") != base
+
+
+def _named(parts: Mapping[str, Manifest], root: Manifest | None) -> set[str]:
+    """Names, below the prefix, of the shards of a dataset, and of its splits' manifests."""
+    splits = {} if root is None or root.splits is None else root.splits
+    shards = {join(folder, row.name) for folder, part in parts.items() for row in part.shards}
+    return shards.union(row.manifest for row in splits.values())
+
+
+def _split_manifests(names: Iterable[str]) -> set[str]:
+    """The splits' manifests that updates have put."""
+    return {name for name in names if name.count("/") == 1 and is_split_manifest(name.rpartition("/")[2])}
+
+
+def _tail(job: Job, held: Held) -> str:
+    """What the names of an update's files have before their ending; nothing where nothing is there."""
+    return "" if held.base is None else "-" + hashlib.sha256(f"{job.id} {held.base}".encode()).hexdigest()[:8]
+
+
+def _renamed(plain: str, tail: str) -> str:
+    stem, dot, ending = plain.partition(".")
+    return f"{stem}{tail}{dot}{ending}"
+
+
+def _number(name: str) -> int:
+    """A shard's number; -1, which no shard has, for a name that this program does not give."""
+    match = _SHARD.fullmatch(name)
+    return -1 if match is None else int(match[1])
 
 
 def is_shard_name(name: str) -> bool:

@@ -7,6 +7,7 @@ tars, and ignore fields that they do not know.
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +16,17 @@ from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.refs import MANIFEST
 from atdata_cli.shards.plan import check_split_name
 
-__all__ = ["FORMAT", "MANIFEST", "STATE", "VERSION", "Manifest", "ShardRow", "SplitRow", "shard_row"]
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "STATE",
+    "VERSION",
+    "Manifest",
+    "ShardRow",
+    "SplitRow",
+    "is_split_manifest",
+    "shard_row",
+]
 
 FORMAT = "atdata-manifest"
 VERSION = 1
@@ -50,7 +61,8 @@ class SplitRow:
 
     Attributes
     ----------
-    manifest : its manifest, relative to the root one.
+    manifest : its manifest, relative to the root one: ``SPLIT/manifest.json``, or ``SPLIT/manifest-JOB8.json`` after an
+        update, so that all splits change in one step, with the root one.
     sha256 : of that manifest, hex, so that the root one vouches for everything.
     samples, bytes, payload, shards : its totals.
     """
@@ -159,9 +171,7 @@ class Manifest:
         if not all(isinstance(name, str) for name in known.get("replaced", ())):
             raise ValueError(f'"replaced" is {_shown(known["replaced"])}')
         if "splits" in known:
-            known["splits"] = {
-                _split_name(name): SplitRow(**_typed(row, _SPLIT_ROW)) for name, row in known["splits"].items()
-            }
+            known["splits"] = {_split_name(name): _split_row(name, row) for name, row in known["splits"].items()}
         return cls(**known)
 
 
@@ -231,6 +241,19 @@ def _split_name(name: str) -> str:
         return check_split_name(name)
     except UsageError as error:
         raise ValueError(f"{_shown(name)} is no split name") from error
+
+
+def _split_row(split: str, row: Any) -> SplitRow:
+    parsed = SplitRow(**_typed(row, _SPLIT_ROW))
+    folder, slash, base = parsed.manifest.rpartition("/")
+    if folder + slash != f"{split}/" or not (base == MANIFEST or is_split_manifest(base)):
+        raise ValueError(f"{_shown(parsed.manifest)} is no manifest of {_shown(split)}")
+    return parsed
+
+
+def is_split_manifest(base: str) -> bool:
+    """Whether a file's name, without folder, is that of a split's manifest that an update has put."""
+    return re.fullmatch(r"manifest-[0-9a-f]{8}\.json", base) is not None
 
 
 def _shown(value: Any) -> str:

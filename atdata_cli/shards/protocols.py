@@ -6,14 +6,14 @@ The job is written once, over these protocols; ``atdata_cli.stores`` implements 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["Chunk", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
+__all__ = ["Chunk", "HashedSink", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
 
 Chunk = bytes | bytearray | memoryview
 
@@ -70,6 +70,18 @@ class LendingSink(ShardSink, Protocol):
 
 
 @runtime_checkable
+class HashedSink(ShardSink, Protocol):
+    """A sink that names its object by its content.
+
+    Attributes
+    ----------
+    sha256 : of all bytes, hex; set right before :meth:`ShardSink.commit`, so that nobody hashes them twice.
+    """
+
+    sha256: str
+
+
+@runtime_checkable
 class ShardStore(Protocol):
     """The part of a built-in store that the sharding job uses.
 
@@ -117,8 +129,13 @@ class ShardStore(Protocol):
     def delete_many(self, names: Sequence[str]) -> None:
         """Remove objects."""
 
-    def leftovers(self, prefix: str) -> Sequence[str]:
-        """What interrupted writes left below a folder that nobody sees: temporary files, unfinished uploads."""
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:
+        """What interrupted writes left below a folder that nobody sees: temporary files, unfinished uploads.
 
-    def clean(self, prefix: str) -> Sequence[str]:
+        Parameters
+        ----------
+        of : only those of objects of which this is true; it is given the name that the object was to have.
+        """
+
+    def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:
         """Remove :meth:`leftovers`; those of runs under way may be among them where the store cannot tell."""

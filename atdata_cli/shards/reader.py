@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
 from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent, scheme
-from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow
+from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow, SplitRow
 from atdata_cli.sources.base import Files, InputFile
 from atdata_cli.sources.formats import format_of
 from atdata_cli.sources.registry import is_tar
@@ -160,7 +160,7 @@ def dataset_in(url: str, files: Files) -> Located | None:
     if manifest.splits is None:
         parts = {"": manifest}
     else:
-        parts = {f"{split}/": _part(files, url, split) for split in manifest.splits}
+        parts = {f"{split}/": _part(files, url, split, row) for split, row in manifest.splits.items()}
     shards = [
         Shard(join(url, folder + row.name), row.bytes, row, part.split, name=folder + row.name)
         for folder, part in parts.items()
@@ -169,8 +169,8 @@ def dataset_in(url: str, files: Files) -> Located | None:
     return Located(url, shards, manifest, parts)
 
 
-def _part(files: Files, url: str, split: str) -> Manifest:
-    part = read_manifest(files, join(url, f"{split}/{MANIFEST}"))
+def _part(files: Files, url: str, split: str, row: SplitRow) -> Manifest:
+    part = read_manifest(files, join(url, row.manifest))
     if part is None:
         raise IntegrityError(f"the manifest of the split {split!r} is missing", url=url)
     return part

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
-from atdata_cli.shards.protocols import Chunk, LendingSink, ShardSink
+from atdata_cli.shards.protocols import Chunk, HashedSink, LendingSink, ShardSink
 
 __all__ = ["BUFFER_BYTES", "Pipeline", "ShardStream", "Stored"]
 
@@ -178,6 +178,8 @@ class ShardStream:
             if stored.kept:
                 self._sink.abort()
             else:
+                if isinstance(self._sink, HashedSink):
+                    self._sink.sha256 = digest
                 self._sink.commit()
                 note(stored)
         except BaseException:

@@ -3,7 +3,7 @@
 ``copy`` and ``publish --blobs`` share this; they differ in the function that takes a shard::
 
     def put(stream: ShardReader) -> str:
-        return pds.upload(stream, stream.size, stream.expected)  # or: for chunk in stream: sink.write(chunk)
+        return pds.upload(stream)  # or: for chunk in stream: sink.write(chunk)
 
     urls = copy_shards(located.shards, files, put, jobs=4)
 """
@@ -101,6 +101,7 @@ class ShardReader:
     size : bytes, if they are known before.
     expected : SHA-256 that the shard must have, hex, if it is known before.
     sha256 : the one that it has; None until all is read and checked.
+    stop : once set, the shard is given up.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class ShardReader:
         self.expected = shard.expected_sha256
         self.sha256: str | None = None
         self._files = files
-        self._stop = stop or threading.Event()
+        self.stop = stop or threading.Event()
         self._progress = progress or TransferProgress()
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
@@ -155,6 +156,11 @@ class ShardReader:
         self._progress.add(byte_count=-self._at)
         self._hash, self._at, self.sha256 = hashlib.sha256(), 0, None
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of it was read."""
+        return not self._at and self.sha256 is None
+
     def close(self) -> None:
         """Let go of the source."""
         file, self._file = self._file, None
@@ -185,7 +191,7 @@ class ShardReader:
     def _next(self, size: int) -> bytes:
         """The next bytes of the source; none at its end. A broken read is taken up again."""
         for delay in _DELAYS:
-            if self._stop.wait(delay):
+            if self.stop.wait(delay):
                 raise _StoppedError
             try:
                 data = self._read(size)
@@ -228,7 +234,7 @@ class ShardReader:
         seen, left = hashlib.sha256(), self._at
         while left:
             data = file.read(min(left, CHUNK))
-            if not data or self._stop.is_set():
+            if not data or self.stop.is_set():
                 break
             seen.update(data)
             left -= len(data)
@@ -250,8 +256,8 @@ def copy_shards(
     ----------
     shards : what to copy; :class:`~atdata_cli.shards.reader.Shard` says where each is, and its size and SHA-256.
     files : how they are opened.
-    put : takes one shard whole and stores it; called from *jobs* threads. What it has begun is its to abort when
-        the stream raises, which it does instead of giving the last bytes of a shard that is not right.
+    put : takes one shard whole, or nothing of it, and stores it; called from *jobs* threads. What it has begun is its
+        to abort when the stream raises, which it does instead of giving the last bytes of a shard that is not right.
     jobs : shards under way at once.
     progress : told how far it is.
 
@@ -269,7 +275,9 @@ def copy_shards(
     def transfer(index: int, shard: Shard, stop: threading.Event) -> _Result:
         with ShardReader(shard, files, index=index, stop=stop, progress=told) as stream:
             result = put(stream)
-            if stream.sha256 is None:
+            if stream.untouched:  # the same bytes are there already
+                told.add(byte_count=shard.size or 0)
+            elif stream.sha256 is None:
                 raise AssertionError(f"not all of {shard.url} was taken")
         told.add(shards=1)
         return result

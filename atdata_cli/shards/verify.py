@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from atdata_cli.errors import AtdataError, DataError
 from atdata_cli.refs import basename, join, parent
 from atdata_cli.samples.rowcheck import RowCheck
-from atdata_cli.shards.manifest import MANIFEST, Manifest
+from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest
 from atdata_cli.shards.problems import (
     Expected,
     FieldSet,
@@ -49,6 +49,7 @@ _MOST_SETS = 4096
 _USUAL = 0.99
 _NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-\d+)?\.[A-Za-z].*)", re.DOTALL)
 # An update gives a changed shard's name another tail.
+_OF_UPDATES = re.compile(r"shard-\d+-[0-9a-f]+\.tar(?:\.gz)?")
 _OURS = re.compile(r"(shard-)(\d+)(?:-[0-9a-f]+)?(\.tar(?:\.gz)?)")
 _LONGEST_NAME = 255  # of a file
 
@@ -288,7 +289,12 @@ def _series(located: Located) -> list[str]:
 
 
 def _gaps(located: Located, files: Files) -> list[Problem]:
-    """Numbers that are left out between the first and the last of a row of shards."""
+    """Numbers that are left out between the first and the last of a row of shards.
+
+    Where samples were rejected, they may be all of one shard's; the manifest names the others.
+    """
+    if located.manifest is not None and located.manifest.rejected:
+        return []
     rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     for shard in located.shards:
         parsed = _numbered(shard.url, ours=located.manifest is not None)
@@ -325,8 +331,11 @@ def _unknown_shards(located: Located, files: Files) -> list[Problem]:
     folders = {"", *located.parts}
     problems = []
     try:
+        updating = files.info(join(located.url, f"{STATE}/job.json")) is not None
         for relative, info in files.walk(located.url):
             folder = relative[: len(relative) - len(basename(relative))]
+            if updating and _OF_UPDATES.fullmatch(basename(relative)):
+                continue  # readers of the manifest of now are not concerned
             if info.kind == "file" and folder in folders and is_tar(relative) and relative not in known:
                 problems.append(Problem("unknown-shard", info.url, None, None, "the manifest does not name it"))
     except AtdataError:
@@ -370,7 +379,7 @@ def _split_problems(located: Located, files: Files) -> Iterator[Problem]:
     root = join(located.url, MANIFEST)
     for split, row in (located.manifest.splits or {}).items():
         part = located.parts[f"{split}/"]
-        url = join(located.url, f"{split}/{MANIFEST}")
+        url = join(located.url, row.manifest)
         try:
             with files.open(url) as reader:
                 digest = hashlib.sha256(reader.read()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
@@ -71,11 +71,13 @@ class StoreBase(ABC):
     Attributes
     ----------
     expires : seconds for which the URLs of :meth:`read_url` are good; None in a store that signs none.
+    portable : whether the store, sent to another process, is the same place there.
     """
 
     atomic: bool = True
     writable: bool = True
     expires: int | None = None
+    portable: bool = False
 
     def write_shards(self, ds: Any, *, prefix: str, **kwargs: Any) -> ShardUrls:
         """Write *ds* as a dataset under *prefix*: its shards and, last, its ``manifest.json``.
@@ -157,8 +159,10 @@ class StoreBase(ABC):
         for name in names:
             self.delete(name)
 
-    def leftovers(self, prefix: str) -> Sequence[str]:  # noqa: D102
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:  # noqa: D102
         return []
 
-    def clean(self, prefix: str) -> Sequence[str]:  # noqa: D102
-        return []
+    def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:  # noqa: D102
+        names = self.leftovers(prefix, of)
+        self.delete_many(names)
+        return names

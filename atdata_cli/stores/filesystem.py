@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, cast
 
@@ -20,7 +20,7 @@ from atdata_cli.refs import check_name, scheme
 from atdata_cli.retry import Retry
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import StoreBase
-from atdata_cli.stores.local import is_temporary, temporary_name
+from atdata_cli.stores.local import is_temporary, temporary_name, temporary_target
 
 __all__ = ["FilesystemSink", "FilesystemStore", "find", "fs_errors", "reader"]
 
@@ -79,6 +79,7 @@ class FilesystemStore(StoreBase):
         self.protocol = protocol
         self.base = f"{protocol}://" if base is None else base
         self.atomic = protocol in _COMMITS or protocol in _RENAMES
+        self.portable = protocol != "memory"
         self.retry = net.retry()
 
     def url(self, name: str) -> str:
@@ -138,12 +139,22 @@ class FilesystemStore(StoreBase):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All files below a folder, in bytewise order, without the temporary ones of runs under way."""
+        for name, info in self._found(prefix):
+            if not is_temporary(name.rpartition("/")[2]):
+                yield ObjectInfo(name, int(info.get("size") or 0), _version(info))
+
+    def _found(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         prefix = prefix.strip("/")
         below = f"{prefix}/" if prefix else ""
         found = self.retry.run(lambda: find(self.fs, self._path(prefix), self.url(prefix)))
         for name, info in sorted((self._name(path), info) for path, info in found.items()):
-            if name.startswith(below) and not is_temporary(name.rpartition("/")[2]):
-                yield ObjectInfo(name, int(info.get("size") or 0), _version(info))
+            if name.startswith(below):
+                yield name, info
+
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:
+        """Names of temporary files below a folder; those of runs under way are among them."""
+        targets = ((name, temporary_target(name)) for name, _ in self._found(prefix))
+        return [name for name, target in targets if target is not None and (of is None or of(target))]
 
     def stat(self, name: str) -> ObjectInfo | None:
         """One file, or None."""

@@ -22,7 +22,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import Any, BinaryIO, Literal
 
@@ -31,10 +31,10 @@ from atdata_cli.refs import check_name, join, local_path
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import ShardUrls, StoreBase
 
-__all__ = ["LocalSink", "LocalStore", "entry_kind", "is_temporary", "temporary_name"]
+__all__ = ["LocalSink", "LocalStore", "entry_kind", "is_temporary", "temporary_name", "temporary_target"]
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
-_LOCK = re.compile(r"\..+\.lock", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
+_LOCK = re.compile(r"\.(.+)\.lock", re.DOTALL)
 _STATE_FOLDER = ".atdata"  # what it holds is ours, so it goes when it is empty
 _LOCK_SECONDS = 30.0  # a holder needs milliseconds
 _RACES = 100  # how often a folder may vanish between making and using it
@@ -69,6 +69,8 @@ class LocalStore(StoreBase):
     root : the folder that names are relative to; "" is the working directory. It is joined to names as typed,
         so that URLs stay relative if it is.
     """
+
+    portable = True
 
     def __init__(self, root: str | PathLike[str] = "") -> None:
         self.root = os.fspath(root)
@@ -216,20 +218,24 @@ class LocalStore(StoreBase):
                 os.unlink(path)
             self._remove_empty_folders(name)
 
-    def leftovers(self, prefix: str) -> _Names:
-        """Names of temporary files below a folder whose writers are gone; not those of running ones."""
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> _Names:
+        """Names of temporary files and locks below a folder whose owners are gone; not those of running ones."""
         prefix = prefix.strip("/")
         found = []
         for name, entry in _walk(self._path(prefix), prefix):
-            if is_temporary(entry.name) and not _in_use(entry.path):
+            target = temporary_target(name)
+            if target is not None and (of is None or of(target)) and not _in_use(entry.path):
                 found.append(name)
         return found
 
-    def clean(self, prefix: str) -> _Names:
+    def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> _Names:
         """Delete :meth:`leftovers`; returns their names."""
-        names = self.leftovers(prefix)
+        names = self.leftovers(prefix, of)
         for name in names:
-            self.delete(name)
+            path = self._path(name)
+            with _os_errors(path, "delete"), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                if _try_lock(file.fileno(), path):  # nobody can take it for theirs while it goes
+                    self.delete(name)
         return names
 
     def _path(self, name: str) -> str:
@@ -371,6 +377,13 @@ def temporary_name(base: str) -> str:
 def is_temporary(base: str) -> bool:
     """Whether a file's name, without folder, comes from :func:`temporary_name`."""
     return _TEMPORARY.fullmatch(base) is not None
+
+
+def temporary_target(name: str) -> str | None:
+    """The name of the file that a temporary one, or a lock, is for; None if *name* is of neither."""
+    folder, slash, base = name.rpartition("/")
+    match = _TEMPORARY.fullmatch(base) or _LOCK.fullmatch(base)
+    return None if match is None else folder + slash + match[1]
 
 
 def _shortened(base: str) -> str:

@@ -8,15 +8,14 @@ then a ledger does (:class:`atdata_cli.atproto.ledger.BlobLedger`).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from types import TracebackType
 from typing import IO, Any, BinaryIO, NoReturn, Protocol
 
@@ -34,19 +33,28 @@ from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import MAX_BLOB_BYTES, TAR, Blob
 from atdata_cli.atproto.transport import TooLargeError
 from atdata_cli.atproto.values import blob_cid, blob_sha256
-from atdata_cli.errors import AtdataError, DataError, IntegrityError, NotFoundError, UsageError, from_os_error
+from atdata_cli.errors import (
+    AtdataError,
+    DataError,
+    IntegrityError,
+    NotFoundError,
+    OccupiedError,
+    UsageError,
+    from_os_error,
+)
 from atdata_cli.refs import parse, redact
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import MANIFEST
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
+from atdata_cli.shards.transfer import ShardReader
 from atdata_cli.stores.base import ShardUrls, StoreBase
 
-__all__ = ["BlobUrls", "BlobWrite", "NamelessFolder", "PDSBlobStore"]
+__all__ = ["BlobUrls", "BlobWrite", "Body", "NamelessFolder", "PDSBlobStore"]
 
 PARALLEL = 4
 """Uploads at a time. Each has a finished shard in a temporary file; one more is being filled."""
 
-_CHUNK = 256 << 10
+_CHUNK = 1 << 20
 _IN_MEMORY = 1 << 20  # of a shard on its way; larger ones go to a temporary file
 _SMALL = 1 << 30  # no shard is so large that it cannot be read whole
 
@@ -82,8 +90,14 @@ class BlobWrite:
     urls: BlobUrls
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+class Body(Protocol):
+    """A shard's bytes, which can be sent more than once: what :class:`~atdata_cli.shards.transfer.ShardReader` is."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes; none at the end."""
+
+    def rewind(self) -> None:
+        """Begin again at the first byte."""
 
 
 class PDSBlobStore(StoreBase):
@@ -105,6 +119,7 @@ class PDSBlobStore(StoreBase):
         self._session = account if isinstance(account, Session) else None
         self._authority = None if account is None or isinstance(account, Session) else plain_authority(account)
         self.parallel = parallel
+        self._limit: int | None = None
 
     def __reduce__(self) -> tuple[type[PDSBlobStore], tuple[str | None]]:
         # A worker process opens what it needs for itself; tokens do not travel.
@@ -138,10 +153,12 @@ class PDSBlobStore(StoreBase):
 
     # -- limits
 
-    @cached_property
+    @property
     def limit(self) -> int:
         """The largest shard, in bytes, that both the server and the lexicon take."""
-        return blob_limit(self.account)
+        if self._limit is None:
+            self._limit = blob_limit(self.account)
+        return self._limit
 
     # -- writing
 
@@ -174,6 +191,7 @@ class PDSBlobStore(StoreBase):
         *,
         ledger: BlobLedger | None = None,
         most_shards: int | None = None,
+        check: Callable[[str], None] | None = None,
         **more: Any,
     ) -> BlobWrite:
         """Upload a dataset's shards; what the command line does.
@@ -185,6 +203,7 @@ class PDSBlobStore(StoreBase):
         options : how shards are made; ``max_size`` is lowered to what the server takes.
         ledger : that of *name*, if it is open already.
         most_shards : how many an entry has room for; the one after them is an error.
+        check : called with the CID of each shard before it is sent; what it raises ends the run.
         **more : ``rejects``, ``progress`` and ``dry_run``, see :func:`atdata_cli.shards.write.write`.
 
         Raises
@@ -199,15 +218,13 @@ class PDSBlobStore(StoreBase):
             planned = write(source, _Uploads(self, None), name, options, **more)
             return BlobWrite(planned, BlobUrls(self.did, ()))
         ledger = ledger or self.ledger(name)
-        before = ledger.known
-        with _Uploads(self, ledger, most_shards) as uploads:
+        with _Uploads(self, ledger, most_shards, check) as uploads:
             try:
                 result = write(source, uploads, name, options, **more)
-            except (DataError, UsageError, NotFoundError):
-                if not before:  # nothing of an earlier run: nothing stays behind
-                    uploads.cancel()
-                    with suppress(AtdataError):  # the first error is the one to tell
-                        ledger.release()
+            except (DataError, UsageError, NotFoundError, OccupiedError):
+                uploads.cancel()
+                with suppress(AtdataError):  # the first error is the one to tell
+                    ledger.release()
                 raise
             blobs = [uploads.blobs[shard] for shard, _ in result.shards()]
         return BlobWrite(result, BlobUrls(self.did, blobs))
@@ -224,55 +241,65 @@ class PDSBlobStore(StoreBase):
         """What keeps the blobs of a dataset alive until its entry does."""
         return BlobLedger.open(self.account, name, name)
 
-    def upload(
-        self, stream: _Readable | bytes, size: int, sha256: str | None = None, *, ledger: BlobLedger | None = None
-    ) -> Blob:
-        """Upload one finished shard.
+    def upload(self, shard: ShardReader, *, ledger: BlobLedger | None = None) -> Blob:
+        """Upload one finished shard, straight from where it is.
 
         Parameters
         ----------
-        stream : its bytes, from the first on; read once, into a temporary file if it cannot seek.
-        size : how many.
-        sha256 : what they must have, in hex; None if that is not known.
-        ledger : keeps the blob alive; without one that is the caller's care. What it knows is not sent again, nor even
-            read if *sha256* is given.
+        shard : checks itself as it is read, so that a damaged one is never sent to its end. If its size and SHA-256
+            are not known before, it is read once more for them.
+        ledger : keeps the blob alive; without one that is the caller's care. What it knows is neither sent again nor
+            read.
 
         Raises
         ------
         TooLargeError : the server does not take it; nothing is sent.
-        IntegrityError : the bytes are not those of *size* and *sha256*; nothing is sent.
+        IntegrityError : the shard is not what it should be.
         DataError : the server would take it for another kind of file.
         """
+        size, sha256 = shard.size, shard.expected
+        if size is None or sha256 is None:
+            size, sha256 = sum(map(len, shard)), shard.sha256
+            assert sha256 is not None
         if size > self.limit:
             raise self._too_large(size)
-        if sha256 is not None and ledger is not None:
-            kept = ledger.keep(blob_cid(sha256), size)
-            if kept is not None:
-                return kept
-        with _rewindable(stream, size, sha256) as (file, found):
-            return self.send(file, size, found, ledger)
+        return self.send(shard, size, sha256, ledger, shard.stop)
 
     def send(
         self,
-        file: IO[bytes],
+        body: Body,
         size: int,
         sha256: str,
         ledger: BlobLedger | None = None,
         stop: threading.Event | None = None,
     ) -> Blob:
-        """Upload a file that can seek and is known to be right; see :meth:`upload`.
+        """Upload what is known to have this size and SHA-256; see :meth:`upload`.
 
         Parameters
         ----------
-        stop : ends the upload once it is set.
+        stop : ends a pause between two attempts once it is set.
         """
         cid = blob_cid(sha256)
         if ledger is not None:
             kept = ledger.keep(cid, size)
             if kept is not None:
                 return kept
-        file.seek(0)
-        mistaken = looks_like(file.read(512))
+        try:
+            answer = self.account.send(UPLOAD_BLOB, lambda: self._content(body, cid), size, TAR, stop=stop)
+        except TooLargeError as error:
+            # It did not refuse the size when it was asked: perhaps it was too busy to do so in time.
+            self._limit = blob_limit(self.account, below=size)
+            raise self._too_large(size) from error
+        blob = self._checked(answer, cid, size)
+        if ledger is not None:
+            ledger.add(blob)
+        return blob
+
+    def _content(self, body: Body, cid: str) -> Iterable[bytes]:
+        """A shard from its beginning, unless that looks like something else to servers."""
+        body.rewind()
+        first = body.read(_CHUNK)
+        mistaken = looks_like(first)
         if mistaken is not None:
             raise DataError(
                 f"the server would not take this for a shard: the first sample's key begins with {mistaken!r}, as "
@@ -280,14 +307,7 @@ class PDSBlobStore(StoreBase):
                 url=_url(self.did, cid),
                 hint="give the samples other keys, for example with --key or a folder above them",
             )
-        try:
-            answer = self.account.send(UPLOAD_BLOB, lambda: _chunks(file, stop), size, TAR, stop=stop)
-        except TooLargeError as error:
-            raise self._too_large(size) from error
-        blob = self._checked(answer, cid, size)
-        if ledger is not None:
-            ledger.add(blob)
-        return blob
+        return chain((first,), iter(lambda: body.read(_CHUNK), b""))
 
     def _checked(self, answer: Any, cid: str, size: int) -> Blob:
         """The reference that the server gave, if it is that of the blob that was sent."""
@@ -389,56 +409,8 @@ def _cid(name: str) -> str:
     return name
 
 
-def _chunks(file: IO[bytes], stop: threading.Event | None) -> Iterator[bytes]:
-    file.seek(0)
-    while chunk := file.read(_CHUNK):
-        if stop is not None and stop.is_set():
-            raise _given_up()
-        yield chunk
-
-
 def _given_up() -> AtdataError:
     return AtdataError("the upload was given up")
-
-
-class _rewindable:  # noqa: N801 - reads like a function
-    """A shard's bytes as a file that can be read more than once, and their SHA-256; checked."""
-
-    def __init__(self, stream: _Readable | bytes, size: int, sha256: str | None) -> None:
-        self._stream: Any = io.BytesIO(stream) if isinstance(stream, bytes) else stream
-        self._size = size
-        self._sha256 = sha256
-        self._spool: IO[bytes] | None = None
-
-    def __enter__(self) -> tuple[IO[bytes], str]:
-        try:
-            return self._read()
-        except BaseException:  # nobody calls __exit__ then
-            self._close()
-            raise
-
-    def _read(self) -> tuple[IO[bytes], str]:
-        seekable = getattr(self._stream, "seekable", None)
-        target: IO[bytes] | None = None
-        if not (seekable is not None and seekable()):
-            target = self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed at the exit
-        digest = hashlib.sha256()
-        size = 0
-        while chunk := self._stream.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            if target is not None:
-                _keep(target, chunk)
-        if size != self._size or self._sha256 not in {None, digest.hexdigest()}:
-            raise IntegrityError(f"the shard is not what it should be: {size:,} bytes of {self._size:,}")
-        return target or self._stream, digest.hexdigest()
-
-    def _close(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._close()
 
 
 def _keep(file: IO[bytes], chunk: Chunk) -> None:
@@ -510,14 +482,22 @@ class _Uploads(NamelessFolder):
     store : where they go.
     ledger : keeps the blobs alive; None for a dry run.
     most : shards that an entry has room for.
+    check : called with the CID of each shard before it is sent.
 
     Attributes
     ----------
     blobs : name of a shard to its blob.
     """
 
-    def __init__(self, store: PDSBlobStore, ledger: BlobLedger | None, most: int | None = None) -> None:
+    def __init__(
+        self,
+        store: PDSBlobStore,
+        ledger: BlobLedger | None,
+        most: int | None = None,
+        check: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__()
+        self._check = check
         self.blobs: dict[str, Blob] = {}
         self._most = most
         self._store = store
@@ -567,8 +547,10 @@ class _Uploads(NamelessFolder):
 
         Raises
         ------
-        AtdataError : one of those before it failed.
+        AtdataError : one of those before it failed, or this one must not be sent.
         """
+        if self._check is not None:
+            self._check(blob_cid(sha256))
         while not self._room.acquire(timeout=0.2):
             if self._stop.is_set():
                 file.close()
@@ -583,7 +565,7 @@ class _Uploads(NamelessFolder):
 
     def _upload(self, file: IO[bytes], size: int, sha256: str) -> Blob:
         try:
-            return self._store.send(file, size, sha256, self._ledger, self._stop)
+            return self._store.send(_Spool(file, self._stop), size, sha256, self._ledger, self._stop)
         finally:
             file.close()
             self._room.release()
@@ -603,25 +585,45 @@ class _Uploads(NamelessFolder):
         super().put(name, data)
 
 
+class _Spool:
+    """A finished shard in its temporary file, on its way to the server until *stop* is set."""
+
+    def __init__(self, file: IO[bytes], stop: threading.Event) -> None:
+        self._file = file
+        self._stop = stop
+
+    def read(self, size: int, /) -> bytes:
+        if self._stop.is_set():
+            raise _given_up()
+        return self._file.read(size)
+
+    def rewind(self) -> None:
+        self._file.seek(0)
+
+
 class _BlobSink:
-    """One shard on its way to a temporary file, and from there to the server."""
+    """One shard on its way to a temporary file, and from there to the server.
+
+    Attributes
+    ----------
+    sha256 : of all its bytes, see :class:`~atdata_cli.shards.protocols.HashedSink`.
+    """
 
     def __init__(self, uploads: _Uploads, name: str) -> None:
         self._uploads = uploads
         self._name = name
         self._file: IO[bytes] | None = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - until it is sent
-        self._hash = hashlib.sha256()
+        self.sha256 = ""
         self._size = 0
 
     def write(self, chunk: Chunk) -> None:
         assert self._file is not None
         _keep(self._file, chunk)
-        self._hash.update(chunk)
         self._size += len(chunk)
 
     def commit(self) -> None:
         assert self._file is not None
-        self._uploads.submit(self._name, self._file, self._size, self._hash.hexdigest())
+        self._uploads.submit(self._name, self._file, self._size, self.sha256)
         self._file = None  # the upload closes it
 
     def abort(self) -> None:

@@ -20,9 +20,11 @@ from atdata_cli.stores.base import AbstractDataStore
 
 __all__ = [
     "GROUP",
+    "PACKAGES",
     "SCHEMES",
     "MissingPackageError",
     "StoreOptions",
+    "entry_points",
     "is_scheme",
     "open_filesystem",
     "open_store",
@@ -47,7 +49,7 @@ SCHEMES: Mapping[str, str] = {
 """Built-in schemes and their classes, imported at first use. The empty one is that of bare paths."""
 
 # What to install for fsspec's schemes, where its own message does not name the package on PyPI.
-_PACKAGES = {
+PACKAGES: Mapping[str, str] = {
     "abfs": "adlfs",
     "abfss": "adlfs",
     "adl": "adlfs",
@@ -271,7 +273,7 @@ def _fsspec_filesystem(kind: str, url: str, options: StoreOptions) -> tuple[Any,
         except TypeError as error:
             raise UsageError(f"the file system does not take these options: {error}", url=url) from error
         except ImportError as error:
-            raise MissingPackageError(kind, _PACKAGES.get(kind, kind), url=url) from error
+            raise MissingPackageError(kind, PACKAGES.get(kind, kind), url=url) from error
         name = url_name(fs, url)
     plain = url.rstrip("/")
     base = plain[: len(plain) - len(name)] if plain.endswith(name) else f"{kind}://"
@@ -280,7 +282,7 @@ def _fsspec_filesystem(kind: str, url: str, options: StoreOptions) -> tuple[Any,
 
 def is_scheme(kind: str) -> bool:
     """Whether ``kind:`` begins a URL of a store that is built in, or that a well-known package adds."""
-    return kind in SCHEMES or kind in _PACKAGES or kind in _OTHER_SCHEMES
+    return kind in SCHEMES or kind in PACKAGES or kind in _OTHER_SCHEMES
 
 
 def place_key(url: str) -> str:
@@ -308,7 +310,7 @@ def _fsspec_class(kind: str, url: str) -> Any:
     try:
         return get_filesystem_class(kind)
     except ImportError as error:
-        raise MissingPackageError(kind, _PACKAGES.get(kind, kind), url=url) from error
+        raise MissingPackageError(kind, PACKAGES.get(kind, kind), url=url) from error
 
 
 def _setting(text: str) -> Any:
@@ -319,17 +321,18 @@ def _setting(text: str) -> Any:
         return text
 
 
-def _entry_points() -> Any:
+def entry_points() -> Any:
+    """Those of the installed plugins."""
     # Reads the metadata of everything that is installed (about 40 ms): only for schemes that are not built
     # in.
-    from importlib.metadata import entry_points
+    from importlib import metadata
 
-    return entry_points(group=GROUP)
+    return metadata.entry_points(group=GROUP)
 
 
 def _plugin(kind: str, url: str) -> _Factory | None:
     """The factory that an installed package registers for a scheme."""
-    found = [point for point in _entry_points() if point.name == kind]
+    found = [point for point in entry_points() if point.name == kind]
     if not found:
         return None
     names = sorted(f"{point.value} (of {point.dist.name if point.dist else 'an unknown package'})" for point in found)
@@ -366,7 +369,7 @@ def _unknown(kind: str, url: str) -> UsageError:
 
     from fsspec.registry import available_protocols
 
-    known = {*SCHEMES, *available_protocols(), *(point.name for point in _entry_points())} - {""}
+    known = {*SCHEMES, *available_protocols(), *(point.name for point in entry_points())} - {""}
     one_letter_off = [name for name in sorted(known) if len(name) == len(kind) and sum(map(ne, name, kind)) == 1]
     near = get_close_matches(kind, sorted(known), n=1, cutoff=0.7) or one_letter_off
     hint = f"did you mean '{near[0]}:'?" if near else f"no plugin for it is installed, no [stores.{kind}] configured."

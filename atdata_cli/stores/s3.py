@@ -185,6 +185,8 @@ class S3DataStore(StoreBase):
     UsageError : the arguments do not fit together.
     """
 
+    portable = True
+
     def __init__(
         self,
         credentials: Mapping[str, str] | str | Path | None = None,
@@ -519,13 +521,13 @@ class S3DataStore(StoreBase):
                 if failed.get("Code") != "NoSuchKey":
                     self.delete(failed["Key"])  # says what is wrong, or succeeds
 
-    def leftovers(self, prefix: str) -> builtins.list[str]:
+    def leftovers(self, prefix: str, of: Callable[[str], bool] | None = None) -> builtins.list[str]:
         """Keys of multipart uploads that were begun below a folder and neither finished nor aborted."""
-        return [row["Key"] for row in self._unfinished(prefix)]
+        return [row["Key"] for row in self._unfinished(prefix) if of is None or of(row["Key"])]
 
-    def clean(self, prefix: str) -> builtins.list[str]:
+    def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> builtins.list[str]:
         """Abort :meth:`leftovers`; a server cannot tell whether somebody still writes them."""
-        rows = [*self._unfinished(prefix)]
+        rows = [row for row in self._unfinished(prefix) if of is None or of(row["Key"])]
         for row in rows:
             with translated(self.url(row["Key"]), doing="abort the upload to"), suppress(FileNotFoundError):
                 self._call("abort_multipart_upload", Bucket=self.bucket, Key=row["Key"], UploadId=row["UploadId"])

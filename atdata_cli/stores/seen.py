@@ -76,7 +76,7 @@ class SeenInputs:
         """Keep that the files seen are those of the dataset with this manifest."""
         if not self._told or not self._files:
             return
-        temporary = self._path.with_suffix(f".{os.getpid()}")
+        temporary = self._path.with_suffix(".new")  # one name: what a killed run leaves, the next one uses
         with contextlib.suppress(OSError):  # no home, a full or read-only disk: then the next run reads the input
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(self._document(manifest)))

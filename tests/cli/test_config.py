@@ -96,7 +96,7 @@ def test_what_a_projects_file_may_not_say(cli, tmp_path, rows_file, text, word):
         ("max-count = 1", "[write]"),
         ('[stores.s3]\nurl = "/x"', "is a scheme"),
         ('[stores.gs]\nurl = "/x"', "is a scheme"),
-        ('[stores.pipe]\nurl = "/x"', "refused"),
+        ('[stores.pipe]\nurl = "/x"', "is a scheme"),
         ('[stores.prod]\nurl = "folder"', "whole path"),
         ('[stores.prod]\nurl = "/x"\nsecret = "y"', "'secret' is not known"),
         ("stores = 1", "[stores.NAME]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from atdata_cli.cli.app import COMMANDS
 from atdata_cli.errors import ExitCode
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -19,8 +20,7 @@ def test_the_exit_codes_of_readme_help_and_code_agree(cli):
 
 
 def test_every_option_that_the_readme_shows_exists(cli):
-    commands = ("write", "copy", "resolve", "inspect", "publish", "unpublish")
-    helped = "".join(cli(command, "--help").out for command in commands)
+    helped = "".join(cli(command, "--help").out for command in COMMANDS)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert shown
     assert {option for option in shown if not re.search(rf"{option}\b", helped)} == set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -21,6 +20,8 @@ from atdata_cli.indexes.publication import prepare
 from atdata_cli.indexes.writing import write_entry
 from atdata_cli.refs import parse
 from atdata_cli.shards.job import WriteOptions
+from atdata_cli.shards.reader import Shard
+from atdata_cli.shards.transfer import ShardReader
 from atdata_cli.stores.inputs import StoreFiles
 from tests.contract.test_atmosphere import counts, index
 from tests.servers.pds import Account, run_pds
@@ -202,8 +203,8 @@ def test_a_killed_upload_is_finished_and_nothing_is_left(index, pds_account, row
     store = PDSBlobStore(index.account)
     ledger = store.ledger("mini")
     for url in urls[:4]:
-        data = Path(url).read_bytes()
-        store.upload(data, len(data), hashlib.sha256(data).hexdigest(), ledger=ledger)
+        with ShardReader(Shard(url, None, sha256=urls.checksums[url]), StoreFiles()) as shard:
+            store.upload(shard, ledger=ledger)
     ledger.flush()  # and here it is killed
     assert len(pds_account.blobs()) == 4
     done = index.publish(prepared(str(tmp_path / "out"), blobs=True))

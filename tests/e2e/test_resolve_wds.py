@@ -150,7 +150,8 @@ def test_check_reads_what_is_there_as_anybody_with_the_url(cli, s3_env, s3_bucke
     sink.commit()
     cli("resolve", f"{place}/*.tar", "--check", env=s3_env).failed(6, f"{place}/shard-000002.tar")
     # A private bucket refuses who signs nothing.
-    cli("resolve", f"{place}/shard-000000.tar", "--no-sign-request", env=s3_env).failed(4, place)
+    for command in ("resolve", "inspect"):
+        cli(command, f"{place}/shard-000000.tar", "--no-sign-request", env=s3_env).failed(4, place)
 
 
 def test_failures_of_the_store_are_told_apart(cli, s3_env, s3_bucket):

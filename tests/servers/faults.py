@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 PIECE = 64 << 10
 SECONDS = 120  # a hanging peer ends a test, not the test run
+STEP = 64 << 10  # what a request counts besides its body, see FaultyProxy.at
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ class FaultyProxy:
     ----------
     url : where it listens.
     log : every request so far, in the order in which they came.
+    passed : what came so far, as :meth:`at` counts.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -167,6 +169,8 @@ class FaultyProxy:
         self.log: list[Request] = []
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self.passed = 0
+        self._at: tuple[int, Callable[[], object]] | None = None
         self._down = False
         self._open: set[socket.socket] = set()
         proxy = self
@@ -242,6 +246,15 @@ class FaultyProxy:
             if isinstance(rule.fault, Hold):
                 rule.fault.release.set()
 
+    def at(self, count: int, do: Callable[[], object]) -> None:
+        """Call *do* once when *count* bytes of requests have come, before the last of them goes on to the server.
+
+        A request counts :data:`STEP` bytes besides its body: half of them when it has come, half when the server has
+        done what it asks, but before anybody hears of it.
+        """
+        with self._lock:
+            self.passed, self._at = 0, (count, do)
+
     @contextmanager
     def outage(self) -> Iterator[None]:
         """Nobody is there: connections that are open are reset, new ones too."""
@@ -277,6 +290,16 @@ class FaultyProxy:
         with self._lock:
             self.log.append(request)
             request.fault = next((rule.fault for rule in self._rules if rule.takes(request)), None)
+
+    def count(self, amount: int) -> None:
+        """Count what came; raises if this is where it ends."""
+        with self._lock:
+            self.passed += amount
+            if self._at is None or self.passed < self._at[0]:
+                return
+            (_, do), self._at = self._at, None
+        do()
+        raise _CutError
 
     def is_down(self) -> bool:
         return self._down
@@ -348,6 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
                 stream.close()
 
     def _exchange(self, request: Request) -> None:
+        self.proxy.count(STEP // 2)
         fault = request.fault
         if isinstance(fault, Status):
             self._answer_as_told(request, fault)
@@ -359,6 +383,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._forward(request, connection)
             answer = connection.getresponse()
             request.status = answer.status
+            self.proxy.count(STEP // 2)
             if isinstance(fault, Lost):
                 raise _CutError
             self._send_back(request, answer)
@@ -391,6 +416,7 @@ class _Handler(BaseHTTPRequestHandler):
             pieces = self._counted(int(request.headers.get("content-length", 0)))
         for piece in pieces:
             request.received += len(piece)
+            self.proxy.count(len(piece))
             yield piece
 
     def _counted(self, left: int) -> Iterator[bytes]:
