@@ -63,6 +63,8 @@ complete -c atdata-cli -n '__atdata_cli_is write' -l allow-empty -d 'No samples 
 complete -c atdata-cli -n '__atdata_cli_is write' -l files-from -r -F -d 'Read SOURCEs from FILE, one a line; \'-\' is stdin.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l files0-from -r -F -d 'As --files-from, separated by NUL bytes.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l stdin-from-command -d 'Read the output of a command: DEST -- CMD ARGS...; finishes only if CMD exits 0.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l depfile -r -F -d 'Write the local files and folders that were read, also those that a table names, to FILE, as rules that make can -include: the manifest depends on them. URLs and streams are not in it.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l depfile-target -r -F -d 'What depends on them, not the manifest: needed where DEST is no local folder.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l description -x -d 'What it is; \'\' takes an old one away.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l tag -x -d 'A word to find it by; repeatable.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l license -x -d 'Its license: an SPDX identifier (MIT, CC-BY-4.0) or URL.'
