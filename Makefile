@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REFERENCE := .venv-reference
+PEERS := .venv-peers
 PDS := .build/pds
 DEMO := .venv-demo
 
@@ -15,7 +16,7 @@ SYSTEM := $(VENV)/.system
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test --group bench
+	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.
@@ -59,8 +60,14 @@ docs: $(STAMP)
 	$(BIN)/python -m man.generate
 	$(BIN)/python -m completions.generate
 
-bench: $(STAMP) $(REFERENCE)/.installed
-	$(BIN)/python -m tests.benchmarks
+# What the benchmarks compare with, as far as it can be installed here; several GB where torch comes with CUDA.
+$(PEERS)/.installed: tests/benchmarks/environment.py
+	$(PYTHON) tests/benchmarks/environment.py $(PEERS)
+	touch $@
+
+# Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
+bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
+	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md
 
 # Real data: scikit-learn's handwritten digits and photographs as images, vega_datasets' weather as a table.
 demo:
@@ -77,4 +84,4 @@ demo:
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(PEERS) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis

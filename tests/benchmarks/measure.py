@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Command = Sequence[str] | str
 """Arguments, or a line for the shell."""
+
+RUNNER = str(Path(__file__).with_name("runner.py"))
+LONGEST = 300
+"""Seconds after which a run counts as failed: nobody may watch."""
+
+
+class RunFailed(Exception):
+    """A program failed, or took too long."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,10 @@ class Contender:
     name : for the table.
     command : given the fresh place that a run writes to, what is run.
     env : beside a minimal environment.
-    slower : its median wall time over that of the contest's first, at least.
+    slower : its wall time over that of the contest's first, at least.
     seconds : its median wall time, at most.
     rss : its peak memory in bytes, at most.
+    failure : why it does not run, or ran no further.
     runs : filled as they finish.
     """
 
@@ -51,42 +62,57 @@ class Contender:
     slower: float | None = None
     seconds: float | None = None
     rss: int | None = None
+    failure: str | None = None
     runs: list[Run] = field(default_factory=list)
 
     def median(self) -> float:
         """The median wall time in seconds."""
         return statistics.median(run.seconds for run in self.runs)
 
+    def median_cpu(self) -> float:
+        """The median processor time in seconds."""
+        return statistics.median(run.cpu for run in self.runs)
+
+    def peak(self) -> int:
+        """The largest of the peak memories, in bytes."""
+        return max(run.rss for run in self.runs)
+
+    def ratio(self, first: Contender) -> float:
+        """How much longer it takes than *first*: the median over the rounds, in each of which both ran in turn."""
+        pairs = zip(self.runs, first.runs, strict=False)
+        return statistics.median(mine.seconds / theirs.seconds for mine, theirs in pairs)
+
     def run(self, place: str) -> None:
-        """Run it once more."""
-        self.runs.append(run(self.command(place), self.env))
+        """Run it once more, unless it failed before."""
+        if self.failure is not None:
+            return
+        try:
+            self.runs.append(run(self.command(place), self.env))
+        except RunFailed as error:
+            self.failure = str(error)
 
 
 def run(command: Command, env: Mapping[str, str]) -> Run:
     """Run one program to its end.
 
-    What earlier programs left to be written to the disk is written first, so that nobody pays for another.
-
     Raises
     ------
-    RuntimeError : it failed.
+    RunFailed : it failed, or took too long.
     """
     arguments = ["bash", "-o", "pipefail", "-c", command] if isinstance(command, str) else list(command)
-    with tempfile.TemporaryFile() as errors:
-        os.sync()
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=minimal(env)
+    with tempfile.TemporaryDirectory() as home:
+        task = json.dumps([arguments, minimal({"HOME": home, **env}), LONGEST])
+        done = subprocess.run(
+            [sys.executable, "-IS", RUNNER], input=task, stdout=subprocess.PIPE, text=True, check=True
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            errors.seek(0)
-            raise RuntimeError(f"{command}: exit {process.returncode}: {errors.read().decode()[-2000:]}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    told = json.loads(done.stdout)
+    if told["code"] != 0:
+        said = told["errors"].strip().splitlines()
+        why = f"killed after {LONGEST} s" if told["seconds"] >= LONGEST else f"exit {told['code']}"
+        raise RunFailed(f"{why}: {said[-1][-300:] if said else ''}")
+    return Run(told["seconds"], told["cpu"], told["rss"])
 
 
 def minimal(env: Mapping[str, str]) -> dict[str, str]:
     """An environment that does not depend on who runs the benchmarks."""
-    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", **env}
+    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **env}
