@@ -59,8 +59,10 @@ def _root(version: opt.Version = False) -> None:
 def main() -> NoReturn:
     """Run the program and exit."""
     _open_closed_streams()
+    _speak_utf8()
     arguments = sys.argv[1:]
-    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    typed = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in typed or "--json-events" in typed
     handle_signals()
     leave_out_httpx()
     try:
@@ -108,6 +110,17 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
+
+
+def _speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files are keys of samples: a dataset must not depend on the locale. Python does so by itself in the locale
+    "C", unless it is told not to, and from 3.15 on in all (https://peps.python.org/pep-0686).
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell
 
 
 _STOPPED = {

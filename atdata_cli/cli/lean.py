@@ -22,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
-from atdata_cli.cli.options import ORIGINS, ConfigFile, exit_codes_help
+from atdata_cli.cli.options import ORIGINS, ConfigFile, JsonEvents, exit_codes_help
 from atdata_cli.cli.settings import outranked
 
 __all__ = ["LeanCommand", "LeanGroup", "import_webdataset", "leave_out_httpx"]
@@ -68,7 +68,7 @@ def _rank(ctx: Any, parameter: Any) -> int:
     return 9 if source.name != "DEFAULT_MAP" else int(ctx.meta[ORIGINS][parameter.name].rank)
 
 
-def _configurable(config: ConfigFile = None) -> None:
+def _common(config: ConfigFile = None, json_events: JsonEvents = False) -> None:
     pass
 
 
@@ -92,7 +92,7 @@ class LeanGroup(_LeanParameters, TyperGroup):
         module, _ = self.commands_by_name[name]
         function = getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name)
         command = self._made(CommandInfo(name, cls=LeanCommand, callback=function, epilog=exit_codes_help()))
-        command.params += self._made(CommandInfo(name, cls=LeanCommand, callback=_configurable)).params
+        command.params += self._made(CommandInfo(name, cls=LeanCommand, callback=_common)).params
         return command
 
     @staticmethod
