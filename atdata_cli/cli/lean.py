@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -151,6 +152,8 @@ def import_webdataset() -> None:
     webdataset imports torch wherever it finds it, for data loaders that no command uses, and that takes seconds. Only
     the program does this, never the library: in a process of ours nobody can ask webdataset for a loader.
     """
+    # numpy's OpenBLAS starts a thread for each core, which nothing here needs, and which makes forks unsafe.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with _absent("torch"):
         import webdataset  # noqa: F401
 
