@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import errno
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 __all__ = [
     "AtdataError",
@@ -75,6 +77,17 @@ class AtdataError(Exception):
         self.message = message
         self.url = url
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[..., AtdataError], tuple[Any, ...]]:
+        # The usual way calls the class with the message alone, which not every one of them takes.
+        return _from_process, (type(self), self.args, self.__dict__)
+
+
+def _from_process(kind: type[AtdataError], args: tuple[Any, ...], state: Mapping[str, Any]) -> AtdataError:
+    """An error as another process raised it."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(AtdataError):

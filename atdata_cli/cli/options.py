@@ -387,6 +387,20 @@ On = Annotated[str | None, typer.Option(metavar="FIELD", help="The column of --j
 Null = Annotated[str | None, typer.Option(metavar="STR", help="CSV cells that mean null, besides empty ones.")]
 NoInfer = Annotated[bool, typer.Option("--no-infer", help="Leave all CSV cells text.")]
 
+Depfile = Annotated[
+    str | None,
+    typer.Option(
+        "--depfile",
+        metavar="FILE",
+        help="Write the local files and folders that were read, also those that a table names, to FILE, as rules that "
+        "make can -include: the manifest depends on them. URLs and streams are not in it.",
+    ),
+]
+DepfileTarget = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="What depends on them, not the manifest: needed where DEST is no local folder."),
+]
+
 # Samples.
 Name = Annotated[str | None, typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's.")]
 Key = Annotated[

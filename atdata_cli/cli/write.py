@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -22,9 +23,11 @@ from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
+    from atdata_cli.cli.depfile import Depfile
     from atdata_cli.indexes.base import Published
     from atdata_cli.indexes.writing import WrittenEntry
     from atdata_cli.refs import Reference
+    from atdata_cli.shards.dividing import Workers
     from atdata_cli.shards.feed import Progress, Rejects, RejectSink
     from atdata_cli.shards.job import WriteOptions
     from atdata_cli.shards.protocols import ShardStore
@@ -62,6 +65,7 @@ def write(
     split_by: opt.SplitBy = None,
     split_from: opt.SplitFrom = None,
     compress: opt.Compress = None,
+    jobs: opt.Jobs = None,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
     prune: opt.Prune = False,
     exit_unchanged: opt.ExitUnchanged = False,
@@ -73,6 +77,8 @@ def write(
     files_from: opt.FilesFrom = None,
     files0_from: opt.Files0From = None,
     stdin_from_command: opt.StdinFromCommand = False,
+    depfile: opt.Depfile = None,
+    depfile_target: opt.DepfileTarget = None,
     description: opt.Description = None,
     tag: opt.Tags = None,
     license_: opt.License = None,
@@ -150,6 +156,7 @@ def write(
         opt.store_options(*reaching, operand="dest"),
         reading,
         writing,
+        jobs,
         index,
         schema,
         rejects,
@@ -157,6 +164,7 @@ def write(
         dry_run,
         prune,
         exit_unchanged,
+        None if dry_run else _depfile(depfile, depfile_target, operands.dest, files_from or files0_from),
     )
     raise typer.Exit(command.run())
 
@@ -224,6 +232,31 @@ def _listed(path: str, separator: str) -> list[str]:
     return names
 
 
+def _depfile(path: str | None, target: str | None, dest: str, files_from: str | None) -> Depfile | None:
+    """What ``--depfile`` is to say, so far."""
+    from atdata_cli.cli.depfile import Depfile, local_name
+
+    if path is None:
+        if target is not None:
+            raise UsageError("--depfile-target is for --depfile FILE")
+        return None
+    if target is None:
+        if scheme(dest) not in ("", "file") or in_index(dest):
+            raise UsageError(
+                "--depfile: DEST is no local folder, so make cannot see when it was written",
+                url=dest,
+                hint="--depfile-target FILE names what the rule touches instead",
+            )
+        target = posixpath.join(local_path(dest), MANIFEST)
+    depfile = Depfile(path, target)
+    listed = local_name(files_from or "-")
+    project = opt.settings().project_file
+    for name in (listed, project and os.path.relpath(project)):
+        if name:
+            depfile.add(name)
+    return depfile
+
+
 def _entry(dest: str) -> Reference | None:
     """The entry that DEST names: ``@HANDLE/NAME``; None if it is a folder or a URL prefix."""
     if not in_index(dest):
@@ -259,6 +292,7 @@ class _Write:
     dest_stores: StoreOptions
     reading: ReadOptions
     writing: WriteOptions
+    jobs: int | None
     index: str | None
     schema: str | None
     rejects_file: str | None
@@ -266,6 +300,7 @@ class _Write:
     dry_run: bool
     prune: bool
     exit_unchanged: bool
+    depfile: Depfile | None
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
@@ -294,10 +329,18 @@ class _Write:
                 if_exists=self.if_exists,
                 dry_run=self.dry_run,
                 seen=seen,
+                workers=self._workers(),
             )
         if result.status == "unchanged":
             self._touch(result, source, store)
         return self._report(result, rejects, store, pruned=self._pruned(result, store))
+
+    def _workers(self) -> Workers:
+        from atdata_cli.shards.dividing import Workers
+        from atdata_cli.shards.workers import ProcessExecutor, usable_cores
+
+        jobs = usable_cores() if self.jobs is None else self.jobs
+        return Workers(jobs, start=partial(ProcessExecutor, preload="atdata_cli.cli.worker"))
 
     def _write_entry(self, entry: Reference, files: Files) -> ExitCode:
         """Into a PDS, with the entry that holds the blobs."""
@@ -349,7 +392,8 @@ class _Write:
         path = local_path(store.url(posixpath.join(result.prefix, MANIFEST)))
         with suppress(OSError):
             made = os.stat(path).st_mtime_ns
-            if any(_modified(item.url) > made for item in source.inputs):
+            read = (self.depfile.newest,) if self.depfile else (_modified(item.url) for item in source.inputs)
+            if any(modified > made for modified in read):
                 os.utime(path)
 
     def _pruned(self, result: WriteResult, store: ShardStore) -> int:
@@ -363,6 +407,8 @@ class _Write:
         from atdata_cli.stores.inputs import StoreFiles
 
         files = StoreFiles(self.stores)
+        if self.depfile is not None:
+            files.used = self.depfile.add
         if not self.operands.command:
             return files
         from atdata_cli.sources.stream import CommandInput
@@ -409,7 +455,13 @@ class _Write:
             return shards
 
         source = open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
-        places.told = None
+        places.told = places.used = None
+        if self.depfile is not None:
+            self.depfile.write(source, self.writing.embed, self.writing.embed_root)
+            for warning in self.depfile.warnings():
+                self.output.warn(warning)
+            if self.writing.embed and not source.rewindable:
+                self.output.warn("the files that rows of a stream name are not in --depfile: name the table as a file")
         return source
 
     def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str) -> ExitCode:

@@ -22,12 +22,12 @@ from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, is_s
 from atdata_cli.shards.plan import shard_name
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination", "Held", "Place", "is_shard_name"]
+__all__ = ["STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
 _SHARDS = f"{STATE}/shards"
 _STATE_FILE = re.compile(r"(?:(.+)/)?(\d{6,})\.json")
-_SHARD = re.compile(r"(?:.*/)?shard-\d{6,}(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
+_SHARD = re.compile(r"(?:.*/)?shard-(\d{6,})(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"
 
 Place = tuple[str, int]
@@ -78,6 +78,24 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardNames:
+    """The file names of one job's shards.
+
+    Attributes
+    ----------
+    tail : what stands after the number.
+    gzip : whether they are compressed.
+    """
+
+    tail: str
+    gzip: bool
+
+    def of(self, index: int) -> str:
+        """The name of one shard."""
+        return _renamed(shard_name(index, gzip=self.gzip), self.tail)
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """A prefix in a store, as the target of one job."""
 
@@ -114,7 +132,7 @@ class Destination:
             return Held("nothing", names=names)
         root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
         parts = self._parts(root)
-        there = {(folder, index): row for folder, part in parts.items() for index, row in enumerate(part.shards)}
+        there = {(folder, _number(row.name)): row for folder, part in parts.items() for row in part.shards}
         base = hashlib.sha256(text).hexdigest()
         if mark is not None and mark.get("base") == base:
             if mark.get("job") == job.id:  # an update of what is there
@@ -280,14 +298,20 @@ class Destination:
         text = json.dumps(asdict(row), sort_keys=True).encode()
         self.store.put(self.name(join(_SHARDS, folder, f"{index:06d}.json")), text)
 
-    def new_name(self, index: int, job: Job, held: Held, *, gzip: bool) -> str:
-        """The file name of a shard that is to be stored.
+    def forget(self, place: Place, row: ShardRow) -> None:
+        """Remove a shard, and that it is finished: it turned out to be none."""
+        folder, index = place
+        self.store.delete(self.name(join(_SHARDS, folder, f"{index:06d}.json")))
+        self.store.delete(self.name(join(folder, row.name)))
 
-        That of an update is made of the job and of the manifest that it begins from: it takes no name of a shard that
-        somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream, whose
-        job is the same every night.
+    def names(self, job: Job, held: Held, *, gzip: bool) -> ShardNames:
+        """The file names of shards that are to be stored.
+
+        Those of an update are made of the job and of the manifest that it begins from: they take no name of a shard
+        that somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream,
+        whose job is the same every night.
         """
-        return _renamed(shard_name(index, gzip=gzip), job, held)
+        return ShardNames(_tail(job, held), gzip)
 
     def split_manifest(self, split: str, text: bytes, job: Job, held: Held) -> str:
         """The name, below the prefix, of a split's manifest.
@@ -297,7 +321,7 @@ class Destination:
         row = ((held.root and held.root.splits) or {}).get(split)
         if row is not None and row.sha256 == hashlib.sha256(text).hexdigest():
             return row.manifest
-        return join(split, _renamed(MANIFEST, job, held))
+        return join(split, _renamed(MANIFEST, _tail(job, held)))
 
     # --- after ---
 
@@ -502,13 +526,20 @@ def _split_manifests(names: Iterable[str]) -> set[str]:
     return {name for name in names if name.count("/") == 1 and is_split_manifest(name.rpartition("/")[2])}
 
 
-def _renamed(plain: str, job: Job, held: Held) -> str:
-    """A file's name as an update of what is there has it; the plain one where nothing is there."""
-    if held.base is None:
-        return plain
-    tail = hashlib.sha256(f"{job.id} {held.base}".encode()).hexdigest()[:8]
+def _tail(job: Job, held: Held) -> str:
+    """What the names of an update's files have before their ending; nothing where nothing is there."""
+    return "" if held.base is None else "-" + hashlib.sha256(f"{job.id} {held.base}".encode()).hexdigest()[:8]
+
+
+def _renamed(plain: str, tail: str) -> str:
     stem, dot, ending = plain.partition(".")
-    return f"{stem}-{tail}{dot}{ending}"
+    return f"{stem}{tail}{dot}{ending}"
+
+
+def _number(name: str) -> int:
+    """A shard's number; -1, which no shard has, for a name that this program does not give."""
+    match = _SHARD.fullmatch(name)
+    return -1 if match is None else int(match[1])
 
 
 def is_shard_name(name: str) -> bool:

@@ -18,6 +18,7 @@ from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, Sample, Va
 
 __all__ = [
     "ENCODE_ERRORS",
+    "KEY",
     "NewFields",
     "PlacedRows",
     "RowPlacer",
@@ -48,12 +49,14 @@ class PlacedRows:
     Attributes
     ----------
     keys, rows : one of each a sample; every row has exactly the known fields, in their order.
+    records : for each row, its number among all records of the input, 0-based.
     where : place of row *i*, as ``file:line``.
     """
 
     keys: list[str]
     rows: list[Row]
     lines: list[int]
+    records: Sequence[int]
     batch: RowBatch
 
     def where(self, index: int) -> str:
@@ -66,6 +69,7 @@ class PlacedRows:
             [self.keys[i] for i in indexes],
             [self.rows[i] for i in indexes],
             [self.lines[i] for i in indexes],
+            [self.records[i] for i in indexes],
             self.batch,
         )
 
@@ -74,7 +78,7 @@ class PlacedRows:
         if start == 0 and stop >= len(self.keys):
             return self
         part = slice(start, stop)
-        return PlacedRows(self.keys[part], self.rows[part], self.lines[part], self.batch)
+        return PlacedRows(self.keys[part], self.rows[part], self.lines[part], self.records[part], self.batch)
 
     def reject(self, index: int, reason: str) -> Reject:
         """A reject that shows the row."""
@@ -116,6 +120,9 @@ class RowPlacer:
     selected : True if *fields* is a choice, so that others are left out instead of reported.
     rewindable : True if the source can be read again with more fields.
     on_reject : told of each row that cannot be a sample.
+    records : how many have been placed so far.
+    own_keys : whether rows have a ``__key__``; None until the first one is seen.
+    on_keys : told of rows with keys that could come twice, and do not so far.
     """
 
     fields: tuple[str, ...]
@@ -126,7 +133,8 @@ class RowPlacer:
     on_reject: Callable[[Reject], None]
     unique: UniqueKeys = field(default_factory=UniqueKeys)
     records: int = 0
-    _own_keys: bool | None = None
+    own_keys: bool | None = None
+    on_keys: Callable[[PlacedRows], None] | None = None
 
     def place(self, batch: RowBatch) -> PlacedRows:
         """Keys and fields for one batch; must be called with the batches in order.
@@ -140,16 +148,17 @@ class RowPlacer:
         first = self.records
         self.records += batch.records
         keys, problems = self._keys(batch, first)
-        placed = PlacedRows(keys, batch.rows, list(batch.lines), batch)
+        records = _numbers(first, batch.offsets)
+        placed = PlacedRows(keys, batch.rows, list(batch.lines), records, batch)
         if problems is not None:
             placed = self._with_safe_keys(placed, problems)
         return self._with_known_fields(placed)
 
     def _keys(self, batch: RowBatch, first: int) -> tuple[list[str], dict[int, str] | None]:
         """The keys, and what is wrong with some; None where they are record numbers, safe and never repeated."""
-        if self._own_keys is None and batch.rows:
-            self._own_keys = KEY in batch.rows[0]
-        if not self._own_keys and self.template is None:
+        if self.own_keys is None and batch.rows:
+            self.own_keys = KEY in batch.rows[0]
+        if not self.own_keys and self.template is None:
             return [f"{first + offset:010d}" for offset in batch.offsets], None
         keys, problems = [], {}
         file_stem = stem(batch.file.url) if batch.file.url != "-" else "stdin"
@@ -165,7 +174,7 @@ class RowPlacer:
         return keys, problems
 
     def _key(self, row: Row, number: int, file_stem: str) -> str:
-        if not self._own_keys:
+        if not self.own_keys:
             assert self.template is not None
             return self.template.render(row, number, file_stem)
         key = row.pop(KEY, None)
@@ -187,6 +196,8 @@ class RowPlacer:
             self.on_reject(placed.reject(index, f"duplicate key {placed.keys[index]!r}, first at {earlier}"))
         if repeated:
             placed = placed.select([index for index in range(len(placed.keys)) if index not in repeated])
+        if self.on_keys is not None:
+            self.on_keys(placed)
         return placed
 
     def _with_known_fields(self, placed: PlacedRows) -> PlacedRows:
@@ -230,6 +241,12 @@ class RowPlacer:
         fitted = placed.select(good)
         fitted.rows = rows
         return fitted
+
+
+def _numbers(first: int, offsets: Sequence[int]) -> Sequence[int]:
+    if isinstance(offsets, range):
+        return range(first + offsets.start, first + offsets.stop)
+    return [first + offset for offset in offsets]
 
 
 def pack(

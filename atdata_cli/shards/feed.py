@@ -16,6 +16,7 @@ from atdata_cli.samples.keys import KeyTemplate
 from atdata_cli.shards.embed import Embedder
 from atdata_cli.shards.encode import (
     ENCODE_ERRORS,
+    KEY,
     PlacedRows,
     RowPlacer,
     as_members,
@@ -26,7 +27,7 @@ from atdata_cli.shards.encode import (
 )
 from atdata_cli.shards.job import Encoding, WriteOptions
 from atdata_cli.shards.plan import Limits, Splits, check_split_name
-from atdata_cli.shards.series import ShardWriter
+from atdata_cli.shards.series import ShardWriter, sample_bytes
 from atdata_cli.shards.writer import member_bytes
 from atdata_cli.sources.base import (
     Preflight,
@@ -41,8 +42,9 @@ from atdata_cli.sources.base import (
     content,
     size_of,
 )
+from atdata_cli.sources.pieces import RowPiece, SamplePiece
 
-__all__ = ["Feed", "Progress", "RejectSink", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
+__all__ = ["Feed", "Piece", "PreparedRows", "Progress", "RejectSink", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
 
 # How much of the rows is looked at before the first shard: enough for stable sizes, little enough to hold.
 _HEAD_RECORDS = 10_000
@@ -53,6 +55,7 @@ _HEAD_EMBEDDED = 1_000
 _MAX_LISTED = 1_000
 _LARGEST_VALUE = 64 * 1024  # of a member that names a split or a group
 
+Piece = RowPiece | SamplePiece
 WriterOf = Callable[[str | None], ShardWriter]
 
 
@@ -148,6 +151,8 @@ class Feed(ABC):
     ----------
     encoding : how its samples are written.
     limit : which limit ends shards, for people.
+    splits : how samples are divided, or None.
+    only_split : the one that all samples are of, if they are not divided.
     """
 
     options: WriteOptions
@@ -156,6 +161,7 @@ class Feed(ABC):
     encoding: Encoding = "files"
     limit: str = "--max-count"
     splits: Splits | None = field(init=False)
+    only_split: str | None = None
 
     def __post_init__(self) -> None:
         self.splits = self.options.splits()
@@ -171,6 +177,16 @@ class Feed(ABC):
     @abstractmethod
     def run(self, writer_of: WriterOf) -> None:
         """Read the source once and hand each sample to the writer of its split."""
+
+    @abstractmethod
+    def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
+        """The source in pieces of whole shards, for several processes; none if it cannot be divided.
+
+        Parameters
+        ----------
+        limits_of : what ends the shards of a split.
+        size : bytes that a piece is to have at least.
+        """
 
     @abstractmethod
     def mappings(self) -> Iterator[dict[str, Any]]:
@@ -209,28 +225,54 @@ class SampleFeed(Feed):
                 writer_of(self._split(sample)).add(sample)
                 self.progress.samples += 1
 
+    def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
+        """See :class:`Feed`."""
+        promised = self.source.promised() if self.encoding == "files" else None
+        if promised is None:
+            return
+        cutters: dict[str | None, _SampleCutter] = {}
+        for sample in self._selected(promised):
+            if self.rejects.failing:
+                continue
+            split = self._split(sample)
+            cutter = cutters.get(split)
+            if cutter is None:
+                cutter = cutters[split] = _SampleCutter(split, limits_of(split), size)
+            piece = cutter.add(sample)
+            if piece is not None:
+                yield piece
+        for cutter in cutters.values():
+            yield from cutter.rest()
+
     def mappings(self) -> Iterator[dict[str, Any]]:
         """See :class:`Feed`; members are read whole."""
         for sample in self._samples():
             yield {"__key__": sample.key} | {name: content(value) for name, value in sample.fields.items()}
 
     def _samples(self) -> Iterator[Sample]:
-        wanted = None if self.options.fields is None else set(self.options.fields)
         pack_map = packer() if self.encoding == "msgpack" else None
-        for sample in self.source.samples():
+        for sample in self._selected(self.source.samples()):
             fields = sample.fields
-            if wanted is not None and not wanted.issuperset(fields):
-                fields = {name: value for name, value in fields.items() if name in wanted}
-                if not fields:
-                    self.rejects.add(Reject(sample.where, "has none of the fields named with --fields", sample.key))
-                    continue
             if pack_map is not None and fields.keys() != {"msgpack"}:
                 fields = {"msgpack": pack_map({name: content(fields[name]) for name in sorted(fields)})}
             yield sample if fields is sample.fields else Sample(sample.key, fields, sample.where, sample.extra)
 
+    def _selected(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The samples with no other fields than are wanted."""
+        wanted = None if self.options.fields is None else set(self.options.fields)
+        for sample in samples:
+            if wanted is None or wanted.issuperset(sample.fields):
+                yield sample
+                continue
+            fields = {name: value for name, value in sample.fields.items() if name in wanted}
+            if fields:
+                yield Sample(sample.key, fields, sample.where, sample.extra)
+            else:
+                self.rejects.add(Reject(sample.where, "has none of the fields named with --fields", sample.key))
+
     def _split(self, sample: Sample) -> str | None:
         if self.splits is None:
-            return None
+            return self.only_split
         name = self.splits.source or self.splits.by
         if name is None:
             return self.splits.of(sample.key)
@@ -241,6 +283,53 @@ class SampleFeed(Feed):
                 raise DataError(f"sample {sample.key!r} has no field {name!r} to split by", url=sample.where)
             value = _small_text(content, name, sample)
         return _split_of(self.splits, value, sample.where)
+
+
+class _SampleCutter:
+    """Collects the samples of one split until they fill enough shards to be a piece."""
+
+    def __init__(self, split: str | None, limits: Limits, size: int) -> None:
+        self._split = split
+        self._limits = limits
+        self._size = size
+        self._first = self._index = 0
+        self._samples: list[Sample] = []
+        self._bytes = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a shard."""
+        self._in_shard = self._members = 0
+
+    def add(self, sample: Sample) -> SamplePiece | None:
+        """Take a sample; the piece that is complete by now, if there is one. The same cuts as of a shard writer."""
+        size = sample_bytes(sample.key, sample.fields)
+        piece = None
+        if not self._limits.takes(self._in_shard, self._members + size):
+            piece = self._end_shard()
+        self._samples.append(sample)
+        self._in_shard += 1
+        self._members += size
+        self._bytes += size
+        if self._in_shard >= self._limits.quota(self._index):
+            return piece or self._end_shard()
+        return piece
+
+    def _end_shard(self) -> SamplePiece | None:
+        self._index += 1
+        self._begin()
+        return self._take() if self._bytes >= self._size else None
+
+    def _take(self) -> SamplePiece:
+        piece = SamplePiece(self._samples, self._split, self._first, self._index - self._first, self._bytes)
+        self._first, self._samples, self._bytes = self._index, [], 0
+        return piece
+
+    def rest(self) -> Iterator[SamplePiece]:
+        """What is left at the end."""
+        self._index += bool(self._in_shard)
+        if self._samples:
+            yield self._take()
 
 
 def _split_of(splits: Splits, value: Any, where: str) -> str:
@@ -261,6 +350,20 @@ def _small_text(value: Value, name: str, sample: Sample) -> str:
     return content(value).decode("utf-8", "replace").strip()
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRows:
+    """What the first rows have told.
+
+    Attributes
+    ----------
+    fields : the known fields, in order.
+    own_keys : whether rows have a ``__key__``; None if there is no row among the first ones.
+    """
+
+    fields: tuple[str, ...]
+    own_keys: bool | None
+
+
 @dataclass
 class RowFeed(Feed):
     """Feeds rows, through the encoder."""
@@ -277,12 +380,34 @@ class RowFeed(Feed):
         self._head: list[RowBatch] = []
         self._rest: Iterator[RowBatch] = iter(())
         self._max_count = self.options.count_limit
+        self._own_keys: bool | None = None
+        self._first_record = 0
+        self.on_keys: Callable[[PlacedRows], None] | None = None
+
+    def prepared(self) -> PreparedRows:
+        """What is known after :meth:`prepare`."""
+        assert self._fields is not None
+        return PreparedRows(self._fields, self._own_keys)
+
+    def proceed(self, prepared: PreparedRows, record: int) -> None:
+        """Begin with a piece of the source, whose first record has this number, instead of :meth:`prepare`."""
+        self._fields, self._own_keys = prepared.fields, prepared.own_keys
+        self._first_record = record
+        self._head, self._rest = [], self.source.batches()
+
+    def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
+        """See :class:`Feed`; rows of splits, and those that are cut by their bytes, come one after the other."""
+        limits = limits_of(None)
+        if self.splits is not None or self._own_keys is None or not limits.by_record or limits.max_bytes is not None:
+            return iter(())
+        return self.source.pieces(limits.quota, size)
 
     def prepare(self) -> Preflight:
         """Read the first rows: they tell the fields and how many rows a shard can hold."""
         self._read_head()
         if self._fields is None:
             self._fields = self._declared() or known_fields(row for batch in self._head for row in batch.rows)
+        self._own_keys = next((KEY in batch.rows[0] for batch in self._head if batch.rows), None)
         self._check_named(self._fields)
         self._lower_count()
         return Preflight(warnings=_doubtful(self._fields))
@@ -339,7 +464,7 @@ class RowFeed(Feed):
         """
         if self.options.hard_limit:
             return Limits(max_count=self._max_count, max_bytes=self.options.size_limit, hard=True)
-        return Limits(max_count=self._max_count, max_bytes=None)
+        return Limits(max_count=self._max_count, max_bytes=None, by_record=self.splits is None)
 
     def _lower_count(self) -> None:
         sizes = [] if self.options.hard_limit else self._head_sizes()
@@ -416,6 +541,9 @@ class RowFeed(Feed):
             selected=self.options.fields is not None,
             rewindable=self.source.rewindable,
             on_reject=self.rejects.add,
+            records=self._first_record,
+            own_keys=self._own_keys,
+            on_keys=self.on_keys,
         )
         head, self._head = self._head, []
         for batch in chain(_consume(head), self._rest):
@@ -442,20 +570,15 @@ class RowFeed(Feed):
 
     def _write_packed(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
         rows = self._with_content(rows)
-        start = 0
-        while start < len(rows.keys):
-            writer = writer_of(split)
-            stop = int(min(len(rows.keys), start + writer.room()))
-            part = rows.cut(start, stop)
+        for writer, part in _by_shard(writer_of, split, rows):
             keys, payloads, stats = pack(part, self._fields or (), self.rejects.add)
             if self.rejects.failing:
-                pass
-            elif writer.fitting(keys, payloads) == len(keys):
+                continue
+            if writer.fitting(keys, payloads) == len(keys):
                 writer.add_packed(keys, payloads, stats)
                 self.progress.samples += len(keys)
             else:
                 self._write_by_bytes(writer, part, keys, payloads)
-            start = stop
 
     def _write_by_bytes(
         self, writer: ShardWriter, rows: PlacedRows, keys: Sequence[str], payloads: Sequence[bytes]
@@ -474,10 +597,21 @@ class RowFeed(Feed):
             start += count
 
     def _write_members(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
-        for sample in as_members(rows, self._embedder, self.rejects.add):
-            if not self.rejects.failing:
-                writer_of(split).add(sample)
-                self.progress.samples += 1
+        for writer, part in _by_shard(writer_of, split, rows):
+            for sample in as_members(part, self._embedder, self.rejects.add):
+                if not self.rejects.failing:
+                    writer.add(sample)
+                    self.progress.samples += 1
+
+
+def _by_shard(writer_of: WriterOf, split: str | None, rows: PlacedRows) -> Iterator[tuple[ShardWriter, PlacedRows]]:
+    """The rows in parts that each go into the writer's shard of that moment."""
+    start = 0
+    while start < len(rows.keys):
+        writer = writer_of(split)
+        stop = writer.stop(rows.records, start)
+        yield writer, rows.cut(start, stop)
+        start = stop
 
 
 def _consume(batches: list[RowBatch]) -> Iterator[RowBatch]:

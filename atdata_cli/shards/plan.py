@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atdata_cli.errors import UsageError
+from atdata_cli.samples.tar import archive_bytes
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -41,12 +42,15 @@ class Limits:
     max_bytes : tar bytes a shard at most, headers and padding included; a single larger sample gets a shard of its own.
     even : (shards, samples) to spread a known number of samples evenly; the larger shards come first.
     hard : whether the store takes no larger shards than *max_bytes*, so that one is an error.
+    by_record : count the records of the input instead, rejected ones included: a shard's place in the input is then
+        known before any record is read, whatever becomes of those before it.
     """
 
     max_count: int | None = DEFAULT_MAX_COUNT
     max_bytes: int | None = DEFAULT_MAX_BYTES
     even: tuple[int, int] | None = None
     hard: bool = False
+    by_record: bool = False
 
     def quota(self, index: int) -> float:
         """How many samples shard *index* may hold; ``inf`` where only bytes limit it."""
@@ -57,9 +61,21 @@ class Limits:
             return samples // shards + (index < samples % shards)
         return math.inf if self.max_count is None else self.max_count
 
+    def takes(self, samples: int, members: int) -> bool:
+        """Whether the bytes of a shard's members, which are those of more than no samples, are few enough."""
+        return (
+            not samples or self.max_bytes is None or self.even is not None or archive_bytes(members) <= self.max_bytes
+        )
+
 
 def even_limits(
-    samples: int, *, shards: int | None, multiple_of: int | None, max_count: int | None, hard_limit: int | None = None
+    samples: int,
+    *,
+    shards: int | None,
+    multiple_of: int | None,
+    max_count: int | None,
+    hard_limit: int | None = None,
+    by_record: bool = False,
 ) -> Limits:
     """Limits that spread *samples* evenly, to within one.
 
@@ -70,6 +86,7 @@ def even_limits(
     multiple_of : round the number of shards up to a multiple of this.
     max_count : samples a shard at most, if *shards* is None.
     hard_limit : tar bytes of the largest shard that the store takes.
+    by_record : see :class:`Limits`.
 
     Raises
     ------
@@ -84,7 +101,7 @@ def even_limits(
             hint="ask for fewer shards: an empty shard breaks readers",
         )
     even = max(wanted, 1), samples
-    return Limits(max_count=None, max_bytes=hard_limit, even=even, hard=hard_limit is not None)
+    return Limits(max_count=None, max_bytes=hard_limit, even=even, hard=hard_limit is not None, by_record=by_record)
 
 
 @dataclass(frozen=True, slots=True)

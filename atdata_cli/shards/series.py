@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from atdata_cli.shards.stream import Pipeline, ShardStream, Stored
 from atdata_cli.shards.writer import TarCounter, TarWriter, member_bytes
 from atdata_cli.sources.base import Sample, Value, size_of
 
-__all__ = ["FinishedShard", "ShardWriter", "Target"]
+__all__ = ["FinishedShard", "ShardWriter", "Target", "sample_bytes"]
 
 # Packed samples that came as bytes are decoded for their statistics in batches of this many.
 _OBSERVE_BATCH = 1000
@@ -32,6 +33,7 @@ class FinishedShard:
     Attributes
     ----------
     row : its row in the manifest.
+    index : its number.
     payload : sum of its members' sizes.
     tar_bytes : size of the tar, before compression.
     packed : statistics of the fields of its msgpack samples; None if a sample is something else.
@@ -41,6 +43,7 @@ class FinishedShard:
     """
 
     row: ShardRow
+    index: int
     payload: int
     tar_bytes: int
     packed: Mapping[str, FieldStats] | None
@@ -72,6 +75,7 @@ class Target:
 
 @dataclass(slots=True)
 class _OpenShard:
+    index: int
     target: Target
     tar: TarWriter | TarCounter
     stream: ShardStream | None = None
@@ -154,7 +158,9 @@ class _OpenShard:
             how = "counted"
         elif stored.kept:
             how = "kept"
-        return FinishedShard(self.row(stored), tar.payload, archive_bytes(tar.members), self.packed, self.members, how)
+        return FinishedShard(
+            self.row(stored), self.index, tar.payload, archive_bytes(tar.members), self.packed, self.members, how
+        )
 
 
 class ShardWriter:
@@ -170,6 +176,8 @@ class ShardWriter:
     pipeline : threads and buffers, shared by all series of a run.
     gzip : compress each shard.
     on_shard : called with each shard as it is finished.
+    first : number of the first shard.
+    record : number of the first record that it takes, where records count.
     """
 
     def __init__(
@@ -180,13 +188,16 @@ class ShardWriter:
         *,
         gzip: bool = False,
         on_shard: Callable[[FinishedShard], None] | None = None,
+        first: int = 0,
+        record: int = 0,
     ) -> None:
         self._targets = targets
         self._limits = limits
         self._pipeline = pipeline
         self._gzip = gzip
         self._on_shard = on_shard
-        self._index = 0
+        self._index = first
+        self._end = record + limits.quota(first)
         self._open: _OpenShard | None = None
         self._committing: tuple[_OpenShard, Future[Stored]] | None = None
         self.finished: list[FinishedShard] = []
@@ -196,6 +207,33 @@ class ShardWriter:
         taken = 0 if self._open is None else self._open.samples
         return self._limits.quota(self._index) - taken
 
+    def stop(self, records: Sequence[int], start: int) -> int:
+        """Go to the shard that takes the next rows, and tell how many of them it takes.
+
+        A shard of whose records none is a sample is left out, and its number, too.
+
+        Parameters
+        ----------
+        records : the rows' numbers among all records, ascending.
+        start : index of the first row that is still to be written.
+
+        Returns
+        -------
+        Index of the first row that the shard does not take.
+        """
+        if not self._limits.by_record:
+            return int(min(len(records), start + self.room()))
+        while records[start] >= self._end:
+            if self._open is not None:
+                self.finish_shard()
+            else:
+                self._next()
+        return bisect_left(records, self._end, start)
+
+    def _next(self) -> None:
+        self._index += 1
+        self._end += self._limits.quota(self._index)
+
     def fitting(self, keys: Sequence[str], payloads: Sequence[bytes]) -> int:
         """How many of these msgpack samples the current shard still takes, by bytes; at least one if it is empty."""
         limit = self._limits.max_bytes
@@ -203,7 +241,7 @@ class ShardWriter:
             return len(keys)
         members = 0 if self._open is None else self._open.tar.members
         for count, (key, payload) in enumerate(zip(keys, payloads, strict=True)):
-            members += _size(key, "msgpack", payload)
+            members += member_bytes(f"{key}.msgpack", len(payload))
             if archive_bytes(members) > limit:
                 return count or int(self._open is None)
         return len(keys)
@@ -228,10 +266,9 @@ class ShardWriter:
     def add(self, sample: Sample) -> None:
         """Write one sample of members, into the next shard if the current one would grow over its limit."""
         fields = sorted(sample.fields.items())
-        limit = self._limits.max_bytes
-        if limit is not None and self._open is not None and self._limits.even is None:
-            members = self._open.tar.members + sum(_size(sample.key, name, value) for name, value in fields)
-            if archive_bytes(members) > limit:
+        if self._limits.max_bytes is not None and self._open is not None:
+            members = self._open.tar.members + sample_bytes(sample.key, sample.fields)
+            if not self._limits.takes(self._open.samples, members):
                 self.finish_shard()
         shard = self._current()
         for name, value in fields:
@@ -250,7 +287,7 @@ class ShardWriter:
         shard.observe_pending()
         self._collect()  # while this shard still counts as open: if the one before it failed, abort() ends this one too
         self._open = None
-        self._index += 1
+        self._next()
         if shard.stream is None:
             self._finished(shard, Stored(archive_bytes(shard.tar.members), ""))
             return
@@ -304,12 +341,12 @@ class ShardWriter:
         if self._open is None:
             target = self._targets(self._index)
             if target.sink is None:
-                self._open = _OpenShard(target, TarCounter())
+                self._open = _OpenShard(self._index, target, TarCounter())
             else:
                 known = None if target.known is None else target.known.sha256
                 stream = ShardStream(target.sink, self._pipeline, gzip=self._gzip, known=known)
                 try:
-                    self._open = _OpenShard(target, TarWriter(stream), stream)
+                    self._open = _OpenShard(self._index, target, TarWriter(stream), stream)
                 except BaseException:  # an interrupt while it waits for a buffer
                     stream.abort()
                     raise
@@ -334,5 +371,6 @@ class ShardWriter:
             self._on_shard(done)
 
 
-def _size(key: str, name: str, value: Value) -> int:
-    return member_bytes(f"{key}.{name}", size_of(value))
+def sample_bytes(key: str, fields: Mapping[str, Value]) -> int:
+    """Bytes that a sample's members take in a tar."""
+    return sum([member_bytes(f"{key}.{name}", size_of(value)) for name, value in fields.items()])

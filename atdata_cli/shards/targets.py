@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from posixpath import join
-from typing import IO
+from typing import IO, Self, TypeVar
 
 from atdata_cli.errors import from_os_error
-from atdata_cli.shards.destination import Destination, Held, Place
-from atdata_cli.shards.job import Job
+from atdata_cli.shards.destination import Destination, Place, ShardNames
+from atdata_cli.shards.manifest import ShardRow
 from atdata_cli.shards.protocols import Chunk, ShardSink
 from atdata_cli.shards.series import FinishedShard, Target
 
 __all__ = ["Compared", "Counted", "Stored", "Targets"]
 
-Targets = Callable[[str, int], Target]
-"""Given a folder (``""`` or a split's name) and a shard's number in it, where that shard goes."""
-
+_T = TypeVar("_T")
 _IN_MEMORY = 32 << 20
 _COPY_BYTES = 8 << 20
 
@@ -69,82 +70,116 @@ class _Spool:
         self._file.close()
 
 
-class Counted:
+@dataclass(frozen=True)
+class Targets(ABC):
+    """Where the shards of a pass go. What a worker process needs of it can be sent there.
+
+    Attributes
+    ----------
+    names : of shards that are stored.
+    """
+
+    names: ShardNames
+
+    @abstractmethod
+    def target(self, destination: Destination, folder: str, index: int) -> Target:
+        """Where one shard goes.
+
+        Parameters
+        ----------
+        destination : of the job.
+        folder : ``""`` or a split's name.
+        index : the shard's number in it.
+        """
+
+    def only(self, folder: str, first: int, count: int | None) -> Self:
+        """The same for some consecutive shards (all from *first* on if *count* is None), in another process."""
+        return self
+
+
+@dataclass(frozen=True)
+class Counted(Targets):
     """Nothing is made, only counted: for a plan."""
 
-    def __init__(self, destination: Destination, job: Job, held: Held, *, gzip: bool) -> None:
-        self._name = partial(destination.new_name, job=job, held=held, gzip=gzip)
-
-    def __call__(self, folder: str, index: int) -> Target:
-        """See :data:`Targets`."""
-        return Target(self._name(index))
+    def target(self, destination: Destination, folder: str, index: int) -> Target:
+        """See :class:`Targets`."""
+        return Target(self.names.of(index))
 
 
-class Compared(Counted):
-    """All shards are made and none is stored: for what is there already, which tells whether it would change."""
+@dataclass(frozen=True)
+class Compared(Targets):
+    """All shards are made and none is stored: for what is there already, which tells whether it would change.
 
-    def __init__(self, destination: Destination, job: Job, held: Held, *, gzip: bool) -> None:
-        super().__init__(destination, job, held, gzip=gzip)
-        self._known = held.shards
+    Attributes
+    ----------
+    known : the shards that are there.
+    """
 
-    def __call__(self, folder: str, index: int) -> Target:
-        """See :data:`Targets`."""
-        return Target(self._name(index), _NoSink(), known=self._known.get((folder, index)))
+    known: Mapping[Place, ShardRow] = field(default_factory=dict)
+
+    def target(self, destination: Destination, folder: str, index: int) -> Target:
+        """See :class:`Targets`."""
+        return Target(self.names.of(index), _NoSink(), known=self.known.get((folder, index)))
+
+    def only(self, folder: str, first: int, count: int | None) -> Self:
+        """See :class:`Targets`."""
+        return dataclasses.replace(self, known=_only(self.known, folder, first, count))
 
 
-class Stored(Counted):
+@dataclass(frozen=True)
+class Stored(Targets):
     """Shards are stored, except those that are there already.
 
-    Parameters
+    Attributes
     ----------
+    known : the shards that are there.
     made : the shards of an earlier pass over the same input. Those that it has kept or stored are not made again.
     spool : the input can be read only once, so that a shard is put aside until it is known whether it is there.
     count : what was made need not even be read again to know where shards end.
     begin : called before the first shard is stored.
     """
 
-    def __init__(
-        self,
-        destination: Destination,
-        job: Job,
-        held: Held,
-        *,
-        gzip: bool,
-        made: Mapping[Place, FinishedShard] | None = None,
-        spool: bool = False,
-        count: bool = False,
-        begin: Callable[[], None],
-    ) -> None:
-        super().__init__(destination, job, held, gzip=gzip)
-        self._destination = destination
-        self._held = held
-        self._made = None if made is None else {p: shard for p, shard in made.items() if shard.how != "compared"}
-        self._spool = spool
-        self._count = count
-        self._begin = begin
+    known: Mapping[Place, ShardRow] = field(default_factory=dict)
+    made: Mapping[Place, FinishedShard] | None = None
+    spool: bool = False
+    count: bool = False
+    begin: Callable[[], None] | None = None
 
-    def __call__(self, folder: str, index: int) -> Target:
-        """See :data:`Targets`."""
+    def target(self, destination: Destination, folder: str, index: int) -> Target:
+        """See :class:`Targets`."""
         place = folder, index
-        name = self._name(index)
-        if self._made is not None:
-            made = self._made.get(place)
-            if made is not None:
-                return Target(made.row.name, None if self._count else _NoSink(), known=made.row, made=made)
-            return self._new(place, name)
-        known = self._held.shards.get(place)
+        name = self.names.of(index)
+        if self.made is not None:
+            made = self.made.get(place)
+            if made is not None and made.how != "compared":
+                return Target(made.row.name, None if self.count else _NoSink(), known=made.row, made=made)
+            return self._new(destination, place, name)
+        known = self.known.get(place)
         if known is None:
-            return self._new(place, name)
-        if not self._spool:
+            return self._new(destination, place, name)
+        if not self.spool:
             return Target(name, _NoSink(), known=known)
-        note = partial(self._destination.note, place)
-        return Target(name, _Spool(partial(self._create, folder, name)), stores=True, known=known, note=note)
+        note = partial(destination.note, place)
+        sink = _Spool(partial(self._create, destination, folder, name))
+        return Target(name, sink, stores=True, known=known, note=note)
 
-    def _new(self, place: Place, name: str) -> Target:
-        note = partial(self._destination.note, place)
-        return Target(name, self._create(place[0], name), stores=True, note=note)
+    def only(self, folder: str, first: int, count: int | None) -> Self:
+        """See :class:`Targets`; whoever sends work to other processes has begun."""
+        made = None if self.made is None else _only(self.made, folder, first, count)
+        return dataclasses.replace(self, known=_only(self.known, folder, first, count), made=made, begin=None)
 
-    def _create(self, folder: str, name: str) -> ShardSink:
-        self._begin()
-        destination = self._destination
+    def _new(self, destination: Destination, place: Place, name: str) -> Target:
+        note = partial(destination.note, place)
+        return Target(name, self._create(destination, place[0], name), stores=True, note=note)
+
+    def _create(self, destination: Destination, folder: str, name: str) -> ShardSink:
+        if self.begin is not None:
+            self.begin()
         return destination.store.create(join(destination.prefix, folder, name))
+
+
+def _only(shards: Mapping[Place, _T], folder: str, first: int, count: int | None) -> dict[Place, _T]:
+    if count is None:
+        return {place: shard for place, shard in shards.items() if place[0] == folder and place[1] >= first}
+    places = ((folder, index) for index in range(first, first + count))
+    return {place: shards[place] for place in places if place in shards}

@@ -289,7 +289,12 @@ def _series(located: Located) -> list[str]:
 
 
 def _gaps(located: Located, files: Files) -> list[Problem]:
-    """Numbers that are left out between the first and the last of a row of shards."""
+    """Numbers that are left out between the first and the last of a row of shards.
+
+    Where samples were rejected, they may be all of one shard's; the manifest names the others.
+    """
+    if located.manifest is not None and located.manifest.rejected:
+        return []
     rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     for shard in located.shards:
         parsed = _numbered(shard.url, ours=located.manifest is not None)

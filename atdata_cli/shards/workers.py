@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import queue
+import select
 import signal
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 from typing import Any
 
 from atdata_cli.errors import AtdataError
 
-__all__ = ["run_in_processes", "usable_cores"]
+__all__ = ["ProcessExecutor", "run_in_processes", "usable_cores"]
 
 # Given a task and how to send messages on the way: its last message.
 Work = Callable[[Any, Callable[[Any], None]], Any]
+_Call = tuple[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]]
+_CLEANING_SECONDS = 1.2  # less than the command line allows in all
 
 
 def usable_cores() -> int:
@@ -26,6 +34,22 @@ def usable_cores() -> int:
         if quota != "max":
             cores = min(cores, max(1, int(quota) // int(period)))
     return cores
+
+
+def _context(preload: str) -> Any:
+    # Never fork: the parent may have threads (fsspec's loop), whose locks a fork would copy as they are.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if context.get_start_method() == "forkserver":
+        # Imported once, by the server, and not by each worker.
+        context.set_forkserver_preload(["__main__", preload])
+    return context
+
+
+def _died() -> AtdataError:
+    return AtdataError(
+        "a worker process died", hint="it may have been killed for want of memory: try again with --jobs 1"
+    )
 
 
 def run_in_processes(
@@ -45,19 +69,14 @@ def run_in_processes(
     ------
     AtdataError : by the work, or because a process died.
     """
-    # Never fork: the parent may have threads (fsspec's loop), whose locks a fork would copy as they are.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if context.get_start_method() == "forkserver":
-        # Imported once, by the server, and not by each worker.
-        context.set_forkserver_preload(["__main__", preload])
+    context = _context(preload)
     waiting = iter(tasks)
     processes = []
     open_ends: list[Connection] = []
     try:
         for _ in range(jobs):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(make_work, theirs, dict(os.environ)), daemon=True)  # type: ignore[attr-defined]
+            process = context.Process(target=_serve, args=(make_work, theirs, dict(os.environ)), daemon=True)
             process.start()
             theirs.close()
             processes.append(process)
@@ -88,9 +107,7 @@ def _messages(connection: Connection, waiting: Iterator[Any], open_ends: list[Co
     try:
         kind, message = connection.recv()
     except (EOFError, ConnectionResetError) as error:
-        raise AtdataError(
-            "a worker process died", hint="it may have been killed for want of memory: try again with --jobs 1"
-        ) from error
+        raise _died() from error
     if kind == "failed":
         raise message
     yield message
@@ -114,12 +131,134 @@ def _serve(make_work: Callable[[], Work], connection: Connection, environment: M
                 last = work(task, lambda message: connection.send(("more", message)))
                 connection.send(("done", last))
         except AtdataError as error:
-            connection.send(("failed", _portable(error)))
+            connection.send(("failed", error))
 
 
-def _portable(error: AtdataError) -> AtdataError:
-    """The error without what cannot be pickled: keyword arguments of its class and its causes."""
-    plain = AtdataError(error.message, url=error.url, hint=error.hint)
-    plain.exit_code, plain.code = error.exit_code, error.code
-    plain.retryable, plain.repeated = error.retryable, error.repeated
-    return plain
+class ProcessExecutor(Executor):
+    """Runs tasks in processes; they end when this does, and when the process that made it dies.
+
+    Unlike :class:`concurrent.futures.ProcessPoolExecutor` it can be stopped at once (:meth:`stop`): what its processes
+    have begun is cleaned up by them.
+
+    Parameters
+    ----------
+    jobs : how many processes, at most; each is started when there is a task for it.
+    preload : the module that the tasks need.
+    """
+
+    def __init__(self, jobs: int, *, preload: str) -> None:
+        self._context = _context(preload)
+        self._environment = dict(os.environ)
+        self._tasks: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._processes: list[Any] = []
+        self._stopped = False
+        self._threads = [threading.Thread(target=self._drive, daemon=True) for _ in range(jobs)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See :class:`concurrent.futures.Executor`; everything must be picklable."""
+        future: Future[Any] = Future()
+        self._tasks.put((future, (fn, args, kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """See :class:`concurrent.futures.Executor`."""
+        if cancel_futures:
+            self._cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def stop(self) -> None:
+        """End all processes now; those that do not clean up in time are killed."""
+        self._stopped = True
+        self._cancel()
+        self.shutdown(wait=False)
+        for process in self._processes:
+            process.terminate()
+        deadline = time.monotonic() + _CLEANING_SECONDS
+        for process in self._processes:
+            process.join(max(0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _cancel(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                call = self._tasks.get_nowait()
+                if call is not None:
+                    call[0].cancel()
+
+    def _drive(self) -> None:
+        """What a thread does: give tasks to one process, one after the other."""
+        connection: Connection | None = None
+        process: Any = None
+        while (call := self._tasks.get()) is not None:
+            future, task = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if connection is None:
+                    process, connection = self._start()
+                connection.send(task)
+                result, error = connection.recv()
+            except (EOFError, OSError) as lost:
+                connection = None
+                result, error = None, _died()
+                error.__cause__ = lost
+            except BaseException as failed:  # what cannot be pickled, most likely
+                result, error = None, failed
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        if connection is not None:
+            connection.close()  # which ends the process
+            process.join()
+
+    def _start(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_answer, args=(theirs, self._environment), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes.append(process)
+        if self._stopped:
+            process.terminate()
+        return process, ours
+
+
+def _answer(connection: Connection, environment: Mapping[str, str]) -> None:
+    """A process's life: it does what it is told, and tells what came of it."""
+    # Ctrl-C reaches the whole group; the parent alone says what is to be done about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    os.environ.update(environment)
+    threading.Thread(target=_watch, args=(connection.fileno(),), daemon=True).start()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            function, args, kwargs = connection.recv()
+            result, failure = None, None
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                failure = error
+            connection.send((result, failure))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def _watch(descriptor: int) -> None:
+    """End this process, cleanly, when the one at the other end is gone."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # a hang-up is always told
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGTERM)

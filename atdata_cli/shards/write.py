@@ -8,18 +8,19 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from posixpath import join
 from typing import Any, Literal, Protocol
 
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError, UsageError
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, merge_stats
-from atdata_cli.shards.destination import Destination, Held, Place
+from atdata_cli.shards.destination import Destination, Held, Place, ShardNames
+from atdata_cli.shards.dividing import Indivisible, Workers, divide
 from atdata_cli.shards.encode import NewFields
 from atdata_cli.shards.feed import Feed, Progress, Rejects, RowFeed, SampleFeed, make_feed
 from atdata_cli.shards.job import Job, WriteOptions
+from atdata_cli.shards.making import Finished, make
 from atdata_cli.shards.manifest import MANIFEST, Manifest, ShardRow, SplitRow
-from atdata_cli.shards.plan import MAX_SPLITS, Limits, even_limits
+from atdata_cli.shards.plan import Limits, even_limits
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.shards.series import FinishedShard, ShardWriter, Target
 from atdata_cli.shards.stream import Pipeline
@@ -30,7 +31,6 @@ __all__ = ["WriteResult", "write", "write_dataset", "write_options"]
 
 Status = Literal["written", "unchanged", "planned"]
 IfExists = Literal["resume", "update", "fail"]
-Finished = Mapping[str | None, Sequence[FinishedShard]]
 
 
 class Seen(Protocol):
@@ -85,15 +85,15 @@ class _Run:
     job: Job
     options: WriteOptions
     progress: Progress
-    finished: dict[str | None, ShardWriter] = field(default_factory=dict)
+    workers: Workers
     begun: bool = False
     protected: bool = True
-    _beginning: threading.Lock = field(default_factory=threading.Lock)
+    _beginning: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
-    def gzip(self) -> bool:
-        """Whether shards are compressed."""
-        return self.options.compress == "gz"
+    def names(self) -> ShardNames:
+        """The names of shards that are stored."""
+        return self.destination.names(self.job, self.held, gzip=self.options.compress == "gz")
 
     def begin(self) -> None:
         """Mark the destination as this job's, once; called by whichever thread is the first to store something."""
@@ -105,49 +105,37 @@ class _Run:
                 self.begun = True
 
     def attempt(self, targets: Targets) -> Finished:
-        """Feed all samples into the shards that *targets* gives.
+        """One pass over the input: by several processes, where that helps, or by this one.
 
         Raises
         ------
         AtdataError, NewFields, OSError, … : nothing unfinished stays behind; finished shards do.
         """
         limits = self._limits()
-        self.finished = {}
+        default = self.feed.limits()
         self.progress.shards = self.progress.bytes = 0
-        with Pipeline() as pipeline:
+        if not self.workers.are_worth(self.feed, self.destination):
+            return self._alone(targets, limits, default)
+        try:
+            return divide(self.feed, targets, self.destination, limits, default, self.workers, self._on_shard)
+        except Indivisible as found:
+            before = _by_place(found.finished)
+        self.again()
+        self.progress.shards = self.progress.bytes = 0
+        if isinstance(targets, Stored):
+            known = {place: shard.row for place, shard in before.items()}
+            targets = dataclasses.replace(targets, known={**targets.known, **known})
+        finished = self._alone(targets, limits, default)
+        for place in before.keys() - _by_place(finished).keys():
+            if before[place].how == "stored":
+                self.destination.forget(place, before[place].row)
+        return finished
 
-            def writer_of(split: str | None) -> ShardWriter:
-                writer = self.finished.get(split)
-                if writer is None:
-                    if len(self.finished) == MAX_SPLITS:
-                        raise UsageError(
-                            f"there are more than {MAX_SPLITS} splits", hint="split by a field that has few values"
-                        )
-                    writer = self.finished[split] = ShardWriter(
-                        partial(targets, split or ""),
-                        limits.get(split) or self.feed.limits(),
-                        pipeline,
-                        gzip=self.gzip,
-                        on_shard=self._on_shard,
-                    )
-                return writer
+    def _alone(self, targets: Targets, limits: Mapping[str | None, Limits], default: Limits) -> Finished:
+        def limits_of(split: str | None) -> Limits:
+            return limits.get(split) or default
 
-            try:
-                if self.feed.splits is None:
-                    writer_of(None)
-                for split in self.feed.splits.shares if self.feed.splits else ():
-                    writer_of(split)
-                self.feed.run(writer_of)
-                if self.feed.rejects.failing:
-                    raise self.feed.rejects.error()
-                if self.feed.progress.source is not None:
-                    self.feed.progress.source.finish()
-                return {split: writer.close() for split, writer in self.finished.items()}
-            except BaseException:
-                for writer in self.finished.values():
-                    with suppress(AtdataError):  # the first error is the one to tell; the other shards end, too
-                        writer.abort()
-                raise
+        return make(self.feed, targets, self.destination, limits_of, on_shard=self._on_shard)
 
     def again(self) -> None:
         """Go back to the beginning of the input."""
@@ -171,9 +159,14 @@ class _Run:
                 multiple_of=self.options.shards_multiple_of,
                 max_count=self.options.max_count or self.feed.limits().max_count,
                 hard_limit=self.options.size_limit if self.options.hard_limit else None,
+                by_record=self._records_count(),
             )
             for split, samples in counts.items()
         }
+
+    def _records_count(self) -> bool:
+        """Whether every record is a sample of the one series, or the run fails."""
+        return self.feed.splits is None and self.options.on_error != "skip"
 
     def _counts(self) -> Mapping[str | None, int]:
         """How many samples each split gets: asked of the source where that is exact, else by a pass without writing."""
@@ -184,7 +177,7 @@ class _Run:
                 "--shards and --shards-multiple-of need a number of samples that a stream does not tell",
                 hint="use --max-count, or write the stream to a file first",
             )
-        if self.feed.splits is None and self.options.on_error != "skip":
+        if self._records_count():
             counted = source.count()
             if counted is not None:
                 return {None: counted}
@@ -225,6 +218,7 @@ def write(
     if_exists: IfExists = "resume",
     dry_run: bool = False,
     seen: Seen | None = None,
+    workers: Workers | None = None,
 ) -> WriteResult:
     """Write a dataset under *prefix*: all its shards, then its manifest.
 
@@ -240,6 +234,7 @@ def write(
         ``fail`` refuses everything.
     dry_run : plan only; nothing is stored.
     seen : may know, without reading it, that the input is what the dataset there was made from.
+    workers : the processes that do the work, if not this one alone.
 
     Raises
     ------
@@ -267,8 +262,9 @@ def write(
     if held.kind == "finished" and held.root and held.text and seen is not None and seen.are_those_of(held.text):
         destination.check_complete(held.parts)
         return WriteResult("unchanged", prefix, held.root, held.parts, held.root.bytes)
+    run = _Run(feed, destination, held, job, options, progress, workers or Workers(1))
     try:
-        result = _write(source, destination, job, held, feed, if_exists=if_exists, dry_run=dry_run)
+        result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
     except TemporaryError as error:
         if error.repeated or dry_run or not source.rewindable:
             raise
@@ -278,26 +274,23 @@ def write(
             raise
         rejects.restart()
         progress.samples = progress.shards = progress.bytes = 0
-        result = _write(source, destination, job, again, feed, if_exists=if_exists, dry_run=dry_run)
+        run = dataclasses.replace(run, held=again, begun=False)
+        result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
     if seen is not None and result.status != "planned":
         seen.remember(result.manifest.dumps())
     return result
 
 
-def _write(
-    source: Source, destination: Destination, job: Job, held: Held, feed: Feed, *, if_exists: IfExists, dry_run: bool
-) -> WriteResult:
+def _write(run: _Run, source: Source, *, if_exists: IfExists, dry_run: bool) -> WriteResult:
     """:func:`write`, now that it is known what the prefix holds."""
-    rejects, progress = feed.rejects, feed.progress
-    checked = feed.prepare()
-    if rejects.failing:
-        raise rejects.error()
-    run = _Run(feed, destination, held, job, feed.options, progress)
-    if held.kind in ("finished", "other") and (if_exists != "update" or source.rewindable or dry_run):
+    checked = run.feed.prepare()
+    if run.feed.rejects.failing:
+        raise run.feed.rejects.error()
+    if run.held.kind in ("finished", "other") and (if_exists != "update" or source.rewindable or dry_run):
         return _over_finished(run, checked.warnings, update=if_exists == "update", dry_run=dry_run)
     if dry_run:
-        progress.activity = "planning"
-        finished = _repeat(run, Counted(destination, job, held, gzip=run.gzip))
+        run.progress.activity = "planning"
+        finished = _repeat(run, Counted(run.names))
         return _result(run, finished, "planned", checked.warnings)
     return _stored(run, checked.warnings, spool=not source.rewindable)
 
@@ -305,7 +298,7 @@ def _write(
 def _over_finished(run: _Run, warnings: Sequence[str], *, update: bool, dry_run: bool) -> WriteResult:
     """A run over a finished dataset: makes all shards without storing any, and tells whether anything changed."""
     run.progress.activity = "comparing"
-    finished = _repeat(run, Compared(run.destination, run.job, run.held, gzip=run.gzip))
+    finished = _repeat(run, Compared(run.names, run.held.shards))
     result = _result(run, finished, "unchanged", warnings)
     if result.manifest.dumps() == run.held.text:
         run.destination.check_complete(result.parts)
@@ -320,7 +313,7 @@ def _over_finished(run: _Run, warnings: Sequence[str], *, update: bool, dry_run:
 
 
 def _by_place(finished: Finished) -> dict[Place, FinishedShard]:
-    return {(split or "", index): shard for split, series in finished.items() for index, shard in enumerate(series)}
+    return {(split or "", shard.index): shard for split, series in finished.items() for shard in series}
 
 
 def _stored(
@@ -371,9 +364,7 @@ def _check_undisturbed(run: _Run, result: WriteResult) -> None:
 
 def _targets(run: _Run, *, made: Mapping[Place, FinishedShard] | None, spool: bool = False) -> Stored:
     count = isinstance(run.feed, SampleFeed)  # sizes tell where shards end; rows must be encoded
-    return Stored(
-        run.destination, run.job, run.held, gzip=run.gzip, made=made, spool=spool, count=count, begin=run.begin
-    )
+    return Stored(run.names, run.held.shards, made=made, spool=spool, count=count, begin=run.begin)
 
 
 def _publish(run: _Run, result: WriteResult) -> None:

@@ -6,11 +6,12 @@ import contextlib
 import functools
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from atdata_cli.errors import AtdataError, DataError, MissingExtraError, UsageError, from_os_error
 from atdata_cli.sources.base import Files, InputFile, Reject, RowBatch
+from atdata_cli.sources.pieces import Cuts, RowPiece, Slice
 from atdata_cli.sources.rows import BATCH_ROWS, BLOCK, RowFiles
 from atdata_cli.sources.stream import Meter, is_compressed, is_stream
 
@@ -21,6 +22,7 @@ __all__ = ["ArrowSource", "ParquetSource"]
 
 _READ_BUFFER = 1 << 20  # bytes a column; without it pyarrow holds whole column chunks
 _FILE_MAGIC = b"ARROW1"
+_PIECES_OF_GROUP = 4  # at most
 
 
 class _Columnar(RowFiles):
@@ -178,29 +180,93 @@ class ParquetSource(_Columnar):
                 total += file.metadata.num_rows
         return total
 
+    def pieces(self, quota: Callable[[int], float], size: int) -> Iterator[RowPiece]:
+        """See :class:`~atdata_cli.sources.base.RowSource`.
+
+        A piece ends with the shard that ends in the next row group: to skip rows, those before them in their group
+        must be decoded. Large groups are divided nevertheless, into a few pieces: decoding is the least of the work.
+        """
+        cuts = Cuts(quota)
+        slices: list[Slice] = []
+        held = 0.0
+        due = False
+        for item in self.inputs:
+            start = at = 0
+            for rows, each in self._ends(item, size):
+                while cuts.left <= rows - at:
+                    taken = int(cuts.left)
+                    at += taken
+                    held += taken * each
+                    cuts.take(taken)
+                    cuts.next_shard()
+                    if held >= size and (due or at == rows):
+                        slices.append(Slice(item, start, at, start + 1))
+                        yield cuts.piece(self.part(slices), int(held))
+                        start, slices, held, due = at, [], 0.0, False
+                cuts.take(rows - at)
+                held += (rows - at) * each
+                at, due = rows, True
+            if start < at:
+                slices.append(Slice(item, start, at, start + 1))
+        if cuts.begun:
+            yield cuts.piece(self.part(slices), int(held))
+
+    def _ends(self, item: InputFile, size: int) -> Iterator[tuple[int, float]]:
+        """Row numbers near which pieces may end, each with the bytes of a row before it."""
+        with self._parquet(item) as file:
+            columns = _leaf_columns(file, set(self.fields))
+            at = 0
+            for index in range(file.metadata.num_row_groups):
+                group = file.metadata.row_group(index)
+                total = sum(group.column(column).total_uncompressed_size for column in columns)
+                count = min(_PIECES_OF_GROUP, 1 + total // max(size, 1))
+                each = total / max(1, group.num_rows)
+                yield from ((at + group.num_rows * part // count, each) for part in range(1, count + 1))
+                at += group.num_rows
+
     def _read(self) -> Iterator[RowBatch]:
         meter = self._meter = Meter()
-        for item in self.inputs:
-            before = meter.bytes
+        for part in self.slices:
+            item, before = part.item, meter.bytes
             with self._parquet(item) as file:
                 names = self._select(file.schema_arrow, item)
                 self._check_same(names, item)
                 total = max(1, file.metadata.num_rows)
-                done = 0
-                for batch in self._record_batches(file):
+                stop = file.metadata.num_rows if part.stop is None else part.stop
+                done = part.start
+                for batch in self._record_batches(file, part.start, stop):
                     for piece in _pieces(batch):
                         rows = _rows(piece, self.fields, item, done + 1)
                         done += piece.num_rows
-                        meter.bytes = before + (item.size or 0) * done // total
+                        meter.bytes = before + (item.size or 0) * (done - part.start) // total
                         yield rows
-            meter.bytes = before + (item.size or 0)
+            meter.bytes = before + (item.size or 0) * (stop - part.start) // total
 
-    def _record_batches(self, file: Any) -> Iterator[pa.RecordBatch]:
+    def _record_batches(self, file: Any, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """The rows from *start* to *stop*."""
+        groups, skipped = _groups(file.metadata, start, stop)
         wanted = _leaf_columns(file, set(self.fields))
         size = _batch_size(file.metadata, wanted)
+        at = skipped
         # One thread: the encoder's processes use the cores already, and read-ahead is memory.
-        batches: Iterator[pa.RecordBatch] = file.iter_batches(batch_size=size, columns=self._columns, use_threads=False)
-        return batches
+        for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=self._columns, use_threads=False):
+            first, at = at, at + batch.num_rows
+            if at > start and first < stop:
+                begin = max(0, start - first)
+                yield batch.slice(begin, min(stop, at) - first - begin)
+
+
+def _groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that have rows from *start* to *stop*, and how many rows come before these groups."""
+    groups: list[int] = []
+    at = skipped = 0
+    for index in range(metadata.num_row_groups):
+        first, at = at, at + metadata.row_group(index).num_rows
+        if at <= start:
+            skipped = at
+        elif first < stop:
+            groups.append(index)
+    return groups, skipped
 
 
 def _leaf_columns(file: Any, wanted: set[str]) -> list[int]:

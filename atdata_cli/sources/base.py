@@ -9,7 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from atdata_cli.sources.pieces import RowPiece
 
 __all__ = [
     "Blob",
@@ -207,10 +210,12 @@ class Source(ABC):
     ----------
     inputs : the files read, in order; with their sizes they identify the input.
     rewindable : False for standard input and commands: they can be read once.
+    files : opens them, and the files that rows name.
     """
 
     inputs: Sequence[InputFile]
     rewindable: bool = True
+    files: Files
 
     @abstractmethod
     def count(self) -> int | None:
@@ -251,6 +256,10 @@ class SampleSource(Source):
     def samples(self) -> Iterator[Sample]:
         """The samples in order. A blob may be read only until the next sample is asked for."""
 
+    def promised(self) -> Iterator[Sample] | None:
+        """The same samples, with values that any process can read at any time; None if there are none such."""
+        return None
+
 
 class RowSource(Source):
     """A source of records that an encoder turns into samples: JSONL, CSV, Parquet, Arrow, msgpack.
@@ -258,12 +267,20 @@ class RowSource(Source):
     Attributes
     ----------
     fields : the columns, if the format declares them.
-    files : opens the files that rows name.
     """
 
     fields: tuple[str, ...] | None = None
-    files: Files
 
     @abstractmethod
     def batches(self) -> Iterator[RowBatch]:
         """The records in order, from the beginning."""
+
+    def pieces(self, quota: Callable[[int], float], size: int) -> Iterator[RowPiece]:
+        """The records in pieces of whole shards that any process can read; none if the source cannot be divided.
+
+        Parameters
+        ----------
+        quota : how many records shard *index* takes.
+        size : input bytes that a piece is to have at least.
+        """
+        return iter(())

@@ -33,6 +33,9 @@ class CellType:
     column: Callable[[Cells], list[Any] | None]
     cell: Callable[[str], Any]
 
+    def __reduce__(self) -> tuple[Callable[[str], CellType], tuple[str]]:
+        return _by_name, (self.name,)
+
 
 def _integer(cell: str) -> int:
     # ``int`` takes more than the grammar: "1_000", " 1 ", "٣", "007". None of these is what it writes.
@@ -108,6 +111,13 @@ _LOOSE_NUMBER = CellType("a number", lambda cells: _one_by_one(_loose_number, ce
 _LOWER = _words({"true": True, "false": False})
 _TITLE = _words({"True": True, "False": False})
 _BOOLEAN = _words({"true": True, "false": False, "True": True, "False": False})
+
+_ALL = {kind.name: kind for kind in (TEXT, INTEGER, NUMBER, _LOOSE_NUMBER, _LOWER, _TITLE, _BOOLEAN)}
+
+
+def _by_name(name: str) -> CellType:
+    return _ALL[name]
+
 
 NAMED = {"integer": INTEGER, "number": _LOOSE_NUMBER, "boolean": _BOOLEAN, "string": TEXT}
 """The types by their names in JSON Schema. Who asks for a number gets the nearest double."""

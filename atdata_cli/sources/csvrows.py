@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Self
 
 from atdata_cli.errors import DataError, UsageError
 from atdata_cli.sources.base import Files, InputFile, Reject, RowBatch
 from atdata_cli.sources.columns import NAMED, CellType, infer, with_nulls
-from atdata_cli.sources.rows import BATCH_ROWS, RowFiles, clip, line_blocks
+from atdata_cli.sources.pieces import Slice
+from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, count_lines, line_blocks
 from atdata_cli.sources.stream import Meter
 
 __all__ = ["CsvSource", "TsvSource"]
@@ -46,7 +47,7 @@ class _Cells:
     bad: dict[int, Reject] = field(default_factory=dict)
 
 
-class CsvSource(RowFiles):
+class CsvSource(LineFiles):
     """Rows of CSV files, plain or compressed. Empty lines are no records.
 
     Types come from the first 10,000 records (or 64 Mi characters of them), of all files together: integer,
@@ -81,6 +82,7 @@ class CsvSource(RowFiles):
         self._nulls = frozenset(("", null or ""))
         self._types = dict(types or {})
         self._held: _CsvFile | None = None
+        self._found_types: list[CellType] | None = None
         # A limit of the whole process, and too low for texts: 131,072.
         csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))
 
@@ -94,21 +96,33 @@ class CsvSource(RowFiles):
             self._held = opened
         return opened.header
 
+    def part(self, slices: Sequence[Slice]) -> Self:
+        """See :class:`~atdata_cli.sources.rows.RowFiles`: the columns' types are those of the first records of all."""
+        part = super().part(slices)
+        part.__dict__["fields"] = self.fields
+        return part
+
     def _open_csv(self, item: InputFile, meter: Meter) -> _CsvFile:
         return _CsvFile(self._open(item, meter), item, self._delimiter)
+
+    def _open_part(self, part: Slice, meter: Meter) -> _CsvFile:
+        header = self.fields if part.start else None
+        return _CsvFile(self._open_slice(part, meter), part.item, self._delimiter, header=header, line=part.line)
 
     def _read(self) -> Iterator[RowBatch]:
         meter = self._meter = self._meter if self._held else Meter()
         texts = self._texts(meter)
         head: list[_Cells] = []
-        records = characters = 0
-        for cells in texts:
-            head.append(cells)
-            records += len(cells.records)
-            characters += sum(map(len, chain.from_iterable(cells.records)))
-            if records >= _HEAD_RECORDS or characters >= _HEAD_CHARACTERS:
-                break
-        types = self._column_types(head)
+        if self._found_types is None:
+            records = characters = 0
+            for cells in texts:
+                head.append(cells)
+                records += len(cells.records)
+                characters += sum(map(len, chain.from_iterable(cells.records)))
+                if records >= _HEAD_RECORDS or characters >= _HEAD_CHARACTERS:
+                    break
+            self._found_types = self._column_types(head)
+        types = self._found_types
         converter = _Converter(self.fields, types, self._nulls, frozenset(self._types), self._delimiter)
         head.reverse()
         while head:
@@ -117,8 +131,9 @@ class CsvSource(RowFiles):
 
     def _texts(self, meter: Meter) -> Iterator[_Cells]:
         fields = self.fields
-        for item in self.inputs:
-            opened, self._held = self._held or self._open_csv(item, meter), None
+        for part in self.slices:
+            item = part.item
+            opened, self._held = self._held or self._open_part(part, meter), None
             with opened:
                 if opened.header != fields:
                     how = _difference(fields, opened.header)
@@ -145,6 +160,30 @@ class CsvSource(RowFiles):
             return None
         return sum(len(cells.records) + len(cells.bad) for cells in self._texts(Meter()))
 
+    def _header_end(self, block: bytes) -> int | None:
+        return block.find(b"\n") + 1 or len(block)
+
+    @functools.cached_property
+    def _plain(self) -> re.Pattern[bytes]:
+        """Lines whose quotes enclose whole cells, so that every line feed ends a record."""
+        delimiter = re.escape(self._delimiter.encode())
+        cell = rb'(?:"[^"\r\n]*+")++|[^"\r\n' + delimiter + rb"]*+"
+        return re.compile(rb"(?:(?:" + cell + rb")(?:" + delimiter + rb"|\r?\n|\Z))*+")
+
+    def _is_plain(self, block: bytes) -> bool:
+        if b'"' not in block and (b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")):
+            return True
+        return len(self._delimiter.encode()) == 1 and self._plain.fullmatch(block) is not None
+
+    def _records(self, block: bytes, start: int) -> int:
+        if block.startswith((b"\n", b"\r\n"), start) or block.find(b"\n\n", start) >= 0 or b"\n\r\n" in block:
+            return sum(1 for line in block[start:].split(b"\n") if not self._is_blank(line))
+        return count_lines(block, start)
+
+    @staticmethod
+    def _is_blank(line: bytes) -> bool:
+        return not line.strip(b"\r\n")
+
 
 class TsvSource(CsvSource):
     """As :class:`CsvSource`, between tabs; cells may be quoted as in CSV."""
@@ -162,25 +201,34 @@ def _difference(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
 
 
 class _CsvFile:
-    """An open CSV file: its header, then its records.
+    """An open CSV file, or a part of one after its *header*: first the header, then records.
 
     Raises
     ------
     DataError : the header is missing or names are empty or double; a quote is never closed.
     """
 
-    def __init__(self, reader: io.BufferedReader, item: InputFile, delimiter: str) -> None:
+    def __init__(
+        self,
+        reader: io.BufferedReader,
+        item: InputFile,
+        delimiter: str,
+        *,
+        header: tuple[str, ...] | None = None,
+        line: int = 1,
+    ) -> None:
         self._reader = reader
         self._item = item
         self._delimiter = delimiter
-        self._blocks = line_blocks(reader, item)
+        self._before = line - 1  # lines of the file before those that the csv module is given
+        self._blocks = line_blocks(reader, item, first=header is None)
         self._lines: list[str] = []
         self._fed = 0  # lines handed to the csv module, those of the current block included
         self._odd = False  # the text has NULs or bytes that are not UTF-8
         lines = chain.from_iterable(iter(self._next_lines, []))
         self._csv = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
-            self.header = self._read_header()
+            self.header = self._read_header() if header is None else header
         except BaseException:
             self.close()
             raise
@@ -260,7 +308,7 @@ class _CsvFile:
 
     def _broken(self, error: csv.Error, line: int) -> Reject:
         reason = str(error)
-        where = f"{self._item.url}:{line}"
+        where = f"{self._item.url}:{self._before + line}"
         if "unexpected end" in reason:
             raise DataError("a quote in the record that starts here is never closed", url=where) from error
         if "field limit" in reason:
@@ -278,11 +326,12 @@ class _CsvFile:
         count = len(records)
         if not self._odd and self._csv.line_num - first + 1 == count and set(map(len, records)) == {width}:
             cells.records = records
-            cells.lines, cells.offsets = range(first, first + count), range(count)
+            line = self._before + first
+            cells.lines, cells.offsets = range(line, line + count), range(count)
             return
         lines: list[int] = []
         offsets: list[int] = []
-        line = first
+        line = self._before + first
         for record in records:
             problem = self._problem(record)
             if problem:

@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import BinaryIO, overload
+from typing import TYPE_CHECKING, BinaryIO, overload
 
 from atdata_cli.errors import from_os_error
 from atdata_cli.sources.base import Files, InputFile, Preflight, Sample, SampleSource, WholeBlob
 from atdata_cli.sources.fieldcheck import FieldSets, arbitrary_fields, case_reason, examples, renamed
 from atdata_cli.sources.listing import Listing, PlannedFile
 from atdata_cli.sources.patterns import name_filter
+
+if TYPE_CHECKING:
+    from atdata_cli.sources.pieces import Opened
 
 __all__ = ["FileBlob", "FolderSource"]
 
@@ -22,21 +25,33 @@ class FileBlob(WholeBlob):
 
     Attributes
     ----------
+    files : opens it; None in another process until that has opened the piece that it came with.
     where : path or URL.
     size : bytes, as listed; the file may have changed since.
     """
 
-    __slots__ = ("_files", "size", "where")
+    __slots__ = ("files", "size", "where")
 
-    def __init__(self, files: Files, where: str, size: int) -> None:
-        self._files = files
+    def __init__(self, files: Files | None, where: str, size: int) -> None:
+        self.files = files
         self.where = where
         self.size = size
+
+    def __reduce__(self) -> tuple[type[FileBlob], tuple[None, str, int]]:
+        return FileBlob, (None, self.where, self.size)
+
+    def attach(self, opened: Opened) -> None:
+        """See :class:`~atdata_cli.sources.pieces.Promise`."""
+        self.files = opened.files
+
+    def _open(self) -> BinaryIO:
+        assert self.files is not None
+        return self.files.open(self.where)
 
     def open(self) -> BinaryIO:
         """A reader at the first byte."""
         if not _is_local(self.where):
-            return self._files.open(self.where)
+            return self._open()
         try:
             return open(self.where, "rb", buffering=0)
         except OSError as error:
@@ -45,7 +60,7 @@ class FileBlob(WholeBlob):
     def readinto(self, target: memoryview) -> bool:
         """See :class:`~atdata_cli.sources.base.WholeBlob`: three system calls for a local file."""
         if not _is_local(self.where):
-            with self._files.open(self.where) as reader:
+            with self._open() as reader:
                 return _fill(reader, target) and not reader.read(1)
         more = bytearray(1)
         try:
@@ -97,7 +112,7 @@ class FolderSource(SampleSource):
         check: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
-        self._files = files
+        self.files = files
         wanted = name_filter(include, exclude)
         self._listing = Listing(files, wanted, fields, check, several=len(roots) > 1)
         for root in roots:
@@ -133,11 +148,15 @@ class FolderSource(SampleSource):
     def samples(self) -> Iterator[Sample]:
         """The samples in order; those of which a file is a problem are left out."""
         self._position = 0
-        files, url = self._files, self._listing.url
+        files, url = self.files, self._listing.url
         for group in self.members():
             blobs = {file.field: FileBlob(files, url(file), file.size) for file in group}
             yield Sample(group[0].key, blobs, blobs[group[0].field].where)
             self._position += sum([file.size for file in group])
+
+    def promised(self) -> Iterator[Sample]:
+        """See :class:`~atdata_cli.sources.base.SampleSource`: files are."""
+        return self.samples()
 
     def members(self) -> Iterator[list[PlannedFile]]:
         """The files of each sample, in the order of :meth:`samples`."""

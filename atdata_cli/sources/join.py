@@ -43,6 +43,7 @@ class JoinSource(SampleSource):
     def __init__(self, folder: FolderSource, rows: RowSource, on: str) -> None:
         super().__init__()
         self._folder = folder
+        self.files = folder.files
         self._on = on
         self._found = Preflight()
         self._names = _FileNames(folder)
@@ -76,6 +77,10 @@ class JoinSource(SampleSource):
                 continue
             row = self._table.row(index)
             yield sample if row is None else self._with_row(sample, *row)
+
+    def promised(self) -> Iterator[Sample]:
+        """See :class:`~atdata_cli.sources.base.SampleSource`: files, and columns as they are."""
+        return self.samples()
 
     def _with_row(self, sample: Sample, named: str, columns: bytes) -> Sample:
         fields = dict(sorted({**sample.fields, _FIELD: columns}.items()))

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch
-from atdata_cli.sources.rows import BATCH_ROWS, RowFiles, clip, line_blocks
+from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, count_lines, line_blocks
 from atdata_cli.sources.stream import Meter
 
 __all__ = ["JsonlSource"]
@@ -25,7 +25,7 @@ _NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 
-class JsonlSource(RowFiles):
+class JsonlSource(LineFiles):
     """Rows of ``.jsonl`` files, plain or compressed.
 
     Blank lines are no records. Of two equal names in one object the last wins, as with Python's json.
@@ -34,10 +34,10 @@ class JsonlSource(RowFiles):
 
     def _read(self) -> Iterator[RowBatch]:
         meter = self._meter = Meter()
-        for item in self.inputs:
-            with self._open(item, meter) as reader:
-                first = 1
-                for block in line_blocks(reader, item):
+        for part in self.slices:
+            item, first = part.item, part.line
+            with self._open_slice(part, meter) as reader:
+                for block in line_blocks(reader, item, first=not part.start):
                     lines = block.split(b"\n")
                     if not lines[-1]:
                         lines.pop()
@@ -54,17 +54,18 @@ class JsonlSource(RowFiles):
 
     def _count_file(self, item: InputFile) -> int:
         with self._open(item) as reader:
-            return sum(map(_count_lines, line_blocks(reader, item)))
+            return sum(self._records(block, 0) for block in line_blocks(reader, item))
 
+    def _records(self, block: bytes, start: int) -> int:
+        lines = count_lines(block, start)
+        # If as many lines begin with a brace as there are lines, none is blank.
+        if block.count(b"\n{", start) + block.startswith(b"{", start) == lines:
+            return lines
+        return sum(1 for line in block[start:].split(b"\n") if line.strip())
 
-def _count_lines(block: bytes) -> int:
-    """The lines in *block*, which holds whole ones, that are not blank."""
-    ends = block.count(b"\n")
-    unfinished = not block.endswith(b"\n")
-    # If as many lines begin with a brace as there are lines, none is blank.
-    if block.count(b"\n{") + block.startswith(b"{") == ends + unfinished:
-        return ends + unfinished
-    return sum(1 for line in block.split(b"\n") if line.strip())
+    @staticmethod
+    def _is_blank(line: bytes) -> bool:
+        return not line.strip()
 
 
 def may_hold_long_integers(block: bytes) -> bool:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple, Self
 
-from atdata_cli.errors import DataError, UsageError
+from atdata_cli.errors import DataError, UsageError, from_os_error
 from atdata_cli.sources.base import Files, InputFile, RowBatch, RowSource
-from atdata_cli.sources.stream import CommandInput, Meter, is_stream, open_decompressed
+from atdata_cli.sources.pieces import Cuts, RowPiece, Slice
+from atdata_cli.sources.stream import CommandInput, Meter, is_compressed, is_stream, open_decompressed
 
-__all__ = ["BATCH_ROWS", "BLOCK", "MAX_ROW", "RowFiles", "clip", "drop_bom", "line_blocks"]
+__all__ = ["BATCH_ROWS", "BLOCK", "MAX_ROW", "LineFiles", "RowFiles", "clip", "count_lines", "drop_bom", "line_blocks"]
 
 BATCH_ROWS = 1000
 BLOCK = 512 << 10
 """Input bytes that a batch holds, unless one row alone has more."""
 MAX_ROW = 256 << 20
 """Bytes of a row beyond which the input is taken for something else, so that no input fills the memory."""
+_BUFFER = 1 << 20
 _MAX_TEXT = 10_000
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -28,6 +32,10 @@ class RowFiles(RowSource):
     ----------
     files : opens them.
     inputs : the files, in order; at least one. A stream among them makes the source not rewindable.
+
+    Attributes
+    ----------
+    slices : what is read of them.
     """
 
     def __init__(self, files: Files, inputs: Sequence[InputFile]) -> None:
@@ -35,6 +43,7 @@ class RowFiles(RowSource):
             raise UsageError("no input files")
         self.files = files
         self.inputs = tuple(inputs)
+        self.slices = tuple(map(Slice, self.inputs))
         self.rewindable = not any(map(is_stream, self.inputs))
         self._meter = Meter()
         self._begun = False
@@ -68,8 +77,148 @@ class RowFiles(RowSource):
         if isinstance(self.files, CommandInput):
             self.files.finish()
 
+    def part(self, slices: Sequence[Slice]) -> Self:
+        """The same source, of which only some is read, and which can be sent to another process."""
+        part = copy.copy(self)
+        part.slices = tuple(slices)
+        part.inputs = self.inputs[:1]
+        part.__dict__.pop("files", None)  # whoever opens it has its own
+        part._meter = Meter()
+        part._begun = False
+        return part
+
     def _open(self, item: InputFile, meter: Meter | None = None) -> io.BufferedReader:
         return open_decompressed(self.files, item, meter)
+
+    def _open_slice(self, part: Slice, meter: Meter) -> io.BufferedReader:
+        """The bytes of a slice; a part of a file is of a plain one."""
+        if part.whole:
+            return self._open(part.item, meter)
+        reader = self.files.open(part.item.url)
+        reader.seek(part.start)
+        size = (part.item.size or 0) if part.stop is None else part.stop
+        return io.BufferedReader(_Part(reader, size - part.start, part.item.url, meter), _BUFFER)
+
+
+class LineFiles(RowFiles):
+    """Row files of which it can be told from the bytes where records begin, without reading these."""
+
+    def pieces(self, quota: Callable[[int], float], size: int) -> Iterator[RowPiece]:
+        """See :class:`~atdata_cli.sources.base.RowSource`. What cannot be cut is one last piece: the rest."""
+        if not self.rewindable:
+            return
+        cuts = Cuts(quota)
+        slices: list[Slice] = []
+        held = 0
+        for number, item in enumerate(self.inputs):
+            start, line = 0, 1
+            with self._open(item) as reader:
+                for end in self._shard_ends(reader, item, cuts):
+                    if end is None:
+                        rest = [Slice(item, start, None, line), *map(Slice, self.inputs[number + 1 :])]
+                        held += sum(part.item.size or 0 for part in rest) - start
+                        yield cuts.piece(self.part([*slices, *rest]), held, rest=True)
+                        return
+                    if held + end.at - start >= size:
+                        slices.append(Slice(item, start, end.at, line))
+                        yield cuts.piece(self.part(slices), held + end.at - start)
+                        start, line, slices, held = end.at, end.line, [], 0
+            slices.append(Slice(item, start, None, line))
+            held += (item.size or 0) - start
+        if cuts.begun:
+            yield cuts.piece(self.part(slices), held)
+
+    def _shard_ends(self, reader: io.BufferedReader, item: InputFile, cuts: Cuts) -> Iterator[_End | None]:
+        """Where shards end in one file; None, last, if that cannot be told from somewhere on."""
+        if is_compressed(reader):
+            yield None
+            return
+        at = len(_UTF8_BOM) if reader.peek(len(_UTF8_BOM)).startswith(_UTF8_BOM) else 0
+        line = 1
+        for block in line_blocks(reader, item):
+            pos = self._header_end(block) if line == 1 else 0
+            if pos is None or not self._is_plain(block):
+                yield None
+                return
+            line += block.count(b"\n", 0, pos)
+            left = self._records(block, pos)
+            dense = left == count_lines(block, pos)
+            while cuts.left <= left:
+                wanted = int(cuts.left)
+                start, pos = pos, self._after(block, pos, wanted, dense=dense)
+                line += block.count(b"\n", start, pos)
+                left -= wanted
+                cuts.take(wanted)
+                cuts.next_shard()
+                yield _End(at + pos, line)
+            cuts.take(left)
+            line += block.count(b"\n", pos)
+            at += len(block)
+
+    def _header_end(self, block: bytes) -> int | None:
+        """Where the first block's header ends; None if that cannot be told."""
+        return 0
+
+    def _is_plain(self, block: bytes) -> bool:
+        """Whether every line is a record, or blank."""
+        return True
+
+    @abstractmethod
+    def _records(self, block: bytes, start: int) -> int:
+        """How many records there are in a block's lines from *start* on."""
+
+    @staticmethod
+    @abstractmethod
+    def _is_blank(line: bytes) -> bool:
+        """Whether a line is no record."""
+
+    def _after(self, block: bytes, start: int, records: int, *, dense: bool) -> int:
+        """Where the line after some records begins; *dense* if no line is blank."""
+        while records:
+            end = block.find(b"\n", start) + 1 or len(block)
+            records -= dense or not self._is_blank(block[start:end])
+            start = end
+        return start
+
+
+def count_lines(block: bytes, start: int) -> int:
+    """How many lines, whole ones and a last one without an end, there are from *start* on."""
+    return block.count(b"\n", start) + (start < len(block) and not block.endswith(b"\n"))
+
+
+class _End(NamedTuple):
+    """The end of a shard in a file: byte, and number of the line that begins there."""
+
+    at: int
+    line: int
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a file, from where it stands."""
+
+    def __init__(self, inner: BinaryIO, size: int, url: str, meter: Meter) -> None:
+        self._inner = inner
+        self._left = size
+        self._url = url
+        self._meter = meter
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        view = memoryview(target).cast("B")[: self._left]
+        try:
+            count: int = self._inner.readinto(view)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise from_os_error(error, self._url, doing="read") from error
+        self._left -= count
+        self._meter.bytes += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._inner.close()
 
 
 def drop_bom(block: bytes, item: InputFile) -> bytes:
@@ -88,10 +237,11 @@ def drop_bom(block: bytes, item: InputFile) -> bytes:
     return block.removeprefix(_UTF8_BOM)
 
 
-def line_blocks(reader: io.BufferedReader, item: InputFile) -> Iterator[bytes]:
+def line_blocks(reader: io.BufferedReader, item: InputFile, *, first: bool = True) -> Iterator[bytes]:
     """Blocks of about :data:`BLOCK` bytes that end after a line feed; a line that is longer comes alone.
 
-    The last block may lack the line feed. A byte order mark is dropped.
+    The last block may lack the line feed. A byte order mark is dropped where the file begins, which is where *first*
+    says so.
 
     Raises
     ------
@@ -99,7 +249,9 @@ def line_blocks(reader: io.BufferedReader, item: InputFile) -> Iterator[bytes]:
     """
     begun: list[bytes] = []  # the pieces of a line whose end is still to come
     held = 0
-    chunk = drop_bom(reader.read(BLOCK), item)
+    chunk = reader.read(BLOCK)
+    if first:
+        chunk = drop_bom(chunk, item)
     while chunk:
         if held >= BLOCK and (end := chunk.find(b"\n") + 1):
             yield b"".join((*begun, chunk[:end]))

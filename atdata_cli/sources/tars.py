@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from atdata_cli.errors import IntegrityError, from_os_error
+from atdata_cli.refs import local_path
 from atdata_cli.samples.keys import UniqueKeys, check_field, check_key, is_meta, split_name
 from atdata_cli.samples.tar import BLOCK, Member, TarReader, is_header
-from atdata_cli.sources.base import Files, InputFile, Reject, Sample, SampleSource, Value
+from atdata_cli.sources.base import Files, InputFile, Reject, Sample, SampleSource, Value, WholeBlob
 from atdata_cli.sources.fieldcheck import case_reason
 
 if TYPE_CHECKING:
+    from atdata_cli.sources.pieces import Opened
     from atdata_cli.sources.stream import Meter
 
 __all__ = ["OpenTar", "TarSource"]
@@ -67,7 +70,7 @@ class TarSource(SampleSource):
 
     def __init__(self, files: Files, inputs: Sequence[InputFile]) -> None:
         super().__init__()
-        self._files = files
+        self.files = files
         self.inputs = inputs
         self.rewindable = not any(map(_is_stream, inputs))
         self.hidden = 0
@@ -82,12 +85,12 @@ class TarSource(SampleSource):
         """How many samples there are, from the headers alone; None where that means reading everything."""
         if not self.rewindable:
             return None  # looking would already take from the stream
-        counter = TarSource(self._files, self.inputs)
+        counter = TarSource(self.files, self.inputs)
         counter.on_reject = _ignore
         unique = UniqueKeys()
         total = 0
         for item in self.inputs:
-            with OpenTar(self._files, item) as tar:
+            with OpenTar(self.files, item) as tar:
                 if not tar.seekable:
                     return None
                 total += sum(1 for _ in counter._good_groups(tar, unique, _no_content))
@@ -98,7 +101,7 @@ class TarSource(SampleSource):
         self._finished = 0
         unique = UniqueKeys()
         for item in self.inputs:
-            with OpenTar(self._files, item) as tar:
+            with OpenTar(self.files, item) as tar:
                 self._current = tar
                 for group in self._good_groups(tar, unique, tar.content):
                     fields = group.fields
@@ -107,6 +110,30 @@ class TarSource(SampleSource):
                     yield Sample(group.key, fields, group.where)
                 self._current = None
             self._finished += item.size or tar.position()
+
+    def promised(self) -> Iterator[Sample] | None:
+        """See :class:`~atdata_cli.sources.base.SampleSource`: members of plain tars on this machine's disks are."""
+        if not self.rewindable or not all(self._is_plain(item) for item in self.inputs):
+            return None
+        return self._promised()
+
+    def _is_plain(self, item: InputFile) -> bool:
+        if "://" in item.url:
+            return False
+        with OpenTar(self.files, item) as tar:
+            return tar.seekable
+
+    def _promised(self) -> Iterator[Sample]:
+        unique = UniqueKeys()
+        for item in self.inputs:
+            path = local_path(item.url)
+            with OpenTar(self.files, item) as tar:
+
+                def promise(member: Member, budget: int, path: str = path) -> tuple[Value, int]:
+                    return MemberBlob(path, member.offset, member.size), 0
+
+                for group in self._good_groups(tar, unique, promise):
+                    yield Sample(group.key, dict(sorted(group.fields.items())), group.where)
 
     def _good_groups(self, tar: OpenTar, unique: UniqueKeys, content: Content) -> Iterator[_Group]:
         for group in self._groups(tar, content):
@@ -219,7 +246,7 @@ class OpenTar:
     """
 
     def __init__(self, files: Files, item: InputFile) -> None:
-        self._files = files
+        self.files = files
         self._item = item
         self._closing = contextlib.ExitStack()
         self._contents: BinaryIO | None = None
@@ -251,7 +278,7 @@ class OpenTar:
         """
         if _is_stream(self._item):
             return None
-        stream = self._files.open(self._item.url)
+        stream = self.files.open(self._item.url)
         if stream.seekable() and is_header(stream.read(BLOCK)):
             with contextlib.ExitStack() as opened:
                 opened.enter_context(contextlib.closing(stream))
@@ -285,7 +312,7 @@ class OpenTar:
             return self.reader.read(), size
         if self.seekable:
             if self._contents is None:
-                self._contents = self._closing.enter_context(contextlib.closing(self._files.open(self._item.url)))
+                self._contents = self._closing.enter_context(contextlib.closing(self.files.open(self._item.url)))
             return _Range(self._contents, member.offset, size, self.place(member)), 0
         return self._spool_content(member), 0
 
@@ -313,6 +340,52 @@ class OpenTar:
             self._spooled = 0
 
 
+class MemberBlob(WholeBlob):
+    """A member's content in a tar on this machine's disks, which any process can read.
+
+    Attributes
+    ----------
+    where : path of the tar.
+    offset, size : of the content.
+    """
+
+    __slots__ = ("_opened", "offset", "size", "where")
+
+    def __init__(self, where: str, offset: int, size: int) -> None:
+        self._opened: Opened | None = None
+        self.where = where
+        self.offset = offset
+        self.size = size
+
+    def __reduce__(self) -> tuple[type[MemberBlob], tuple[str, int, int]]:
+        return MemberBlob, (self.where, self.offset, self.size)
+
+    def attach(self, opened: Opened) -> None:
+        """See :class:`~atdata_cli.sources.pieces.Promise`."""
+        self._opened = opened
+
+    def open(self) -> BinaryIO:
+        """A reader at the first byte."""
+        return io.BufferedReader(_RangeReader(open(self.where, "rb"), self.offset, self.size, closes=True), 1 << 16)
+
+    def readinto(self, target: memoryview) -> bool:
+        """See :class:`~atdata_cli.sources.base.WholeBlob`."""
+        if self._opened is None:
+            with self.open() as reader:
+                return reader.readinto(target) == len(target)  # type: ignore[attr-defined, no-any-return]
+        done = 0
+        try:
+            file = self._opened.descriptor(self.where)
+            while done < len(target):
+                count = os.preadv(file, [target[done:]], self.offset + done)
+                if not count:
+                    return False
+                done += count
+        except OSError as error:
+            raise from_os_error(error, self.where, doing="read") from error
+        return True
+
+
 class _Range:
     """A part of an open file as a blob."""
 
@@ -332,10 +405,16 @@ class _Range:
 class _RangeReader(io.RawIOBase):
     """Reads a part of a file that others may read as well: it seeks before every read."""
 
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+    def __init__(self, file: BinaryIO, offset: int, size: int, *, closes: bool = False) -> None:
         self._file = file
         self._next = offset
         self._end = offset + size
+        self._closes = closes
+
+    def close(self) -> None:
+        if self._closes:
+            self._file.close()
+        super().close()
 
     def readable(self) -> bool:
         return True

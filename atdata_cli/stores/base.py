@@ -71,11 +71,13 @@ class StoreBase(ABC):
     Attributes
     ----------
     expires : seconds for which the URLs of :meth:`read_url` are good; None in a store that signs none.
+    portable : whether the store, sent to another process, is the same place there.
     """
 
     atomic: bool = True
     writable: bool = True
     expires: int | None = None
+    portable: bool = False
 
     def write_shards(self, ds: Any, *, prefix: str, **kwargs: Any) -> ShardUrls:
         """Write *ds* as a dataset under *prefix*: its shards and, last, its ``manifest.json``.

@@ -79,6 +79,7 @@ class FilesystemStore(StoreBase):
         self.protocol = protocol
         self.base = f"{protocol}://" if base is None else base
         self.atomic = protocol in _COMMITS or protocol in _RENAMES
+        self.portable = protocol != "memory"
         self.retry = net.retry()
 
     def url(self, name: str) -> str:

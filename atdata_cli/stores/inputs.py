@@ -55,6 +55,8 @@ class StoreFiles:
     Attributes
     ----------
     told : told of every place that :meth:`info` and :meth:`walk` give, if anybody wants to know.
+    used : told of every local file that :meth:`open` opens, and, with a slash at the end, of every local folder that
+        :meth:`walk` and :meth:`glob` look into.
     """
 
     def __init__(self, options: StoreOptions | None = None, reached: Mapping[str, StoreOptions] | None = None) -> None:
@@ -63,6 +65,15 @@ class StoreFiles:
         self._places: dict[str, _Place] = {}  # by scheme and host or bucket: connecting is slow
         self._reached: dict[str, StoreOptions] = dict(reached or {})
         self.told: Callable[[FileInfo], None] | None = None
+
+    @property
+    def used(self) -> Callable[[str], None] | None:
+        """See above."""
+        return self._local.used
+
+    @used.setter
+    def used(self, told: Callable[[str], None] | None) -> None:
+        self._local.used = told
 
     def __reduce__(self) -> tuple[type[StoreFiles], tuple[StoreOptions, Mapping[str, StoreOptions]]]:
         return type(self), (self.options, self._reached)  # a worker process connects for itself
@@ -153,8 +164,9 @@ def _place_of(kind: str, url: str, options: StoreOptions) -> _Place:
 class _Local:
     """Files on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, used: Callable[[str], None] | None = None) -> None:
         self.hidden = 0
+        self.used = used
 
     def info(self, url: str) -> FileInfo | None:
         path = _checked(local_path(url))
@@ -182,6 +194,7 @@ class _Local:
                     if below is None:  # a link to a folder above
                         yield prefix[:-1], FileInfo(folder, "other")
                         continue
+                    self._look_into(folder)
                     for entry in entries:
                         name = entry.name
                         if name[0] == ".":
@@ -208,6 +221,9 @@ class _Local:
         parts = [part for part in path.split("/") if part]
         for number, part in enumerate(parts, 1):
             last = number == len(parts) and not path.endswith("/")
+            if not is_glob(part) and is_glob("/".join(parts[: number - 1])):  # it may come to be in others of them
+                for base in found:
+                    self._look_into(base)
             found = list(dict.fromkeys(name for base in found for name in self._step(base, part, last)))
         # A name that reads like a URL, or like standard input, is given as a path.
         named = (name if not scheme(name) and name != "-" else f"./{name}" for name in found)
@@ -218,17 +234,27 @@ class _Local:
         there = os.path.join(base, part)
         if part == "**":
             if last:
-                yield from (join(base, name) for name, info in _Local().walk(base or ".") if info.kind == "file")
+                below = _Local(self.used).walk(base or ".")
+                yield from (join(base, name) for name, info in below if info.kind == "file")
             else:
-                yield from _folders(base)
+                for folder in _folders(base):
+                    self._look_into(folder)
+                    yield folder
         elif not is_glob(part) or ("*" not in part and "?" not in part and os.path.lexists(there)):
             if os.path.lexists(there) if last else os.path.isdir(there):
                 yield there
         else:
+            self._look_into(base)
             yield from _matching(base, part, last)
+
+    def _look_into(self, folder: str) -> None:
+        if self.used is not None:
+            self.used(join(folder or ".", ""))
 
     def open(self, url: str) -> BinaryIO:
         path = _checked(local_path(url))
+        if self.used is not None:
+            self.used(path)
         try:
             return open(path, "rb", buffering=_BUFFER)
         except OSError as error:

@@ -70,6 +70,8 @@ class LocalStore(StoreBase):
         so that URLs stay relative if it is.
     """
 
+    portable = True
+
     def __init__(self, root: str | PathLike[str] = "") -> None:
         self.root = os.fspath(root)
         self._made: set[str] = set()  # folders that this store made, to take them away again if nothing came of it

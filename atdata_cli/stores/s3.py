@@ -185,6 +185,8 @@ class S3DataStore(StoreBase):
     UsageError : the arguments do not fit together.
     """
 
+    portable = True
+
     def __init__(
         self,
         credentials: Mapping[str, str] | str | Path | None = None,
