@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atdata_cli import __version__
+from atdata_cli.cli.output import EVENTS
 from atdata_cli.cli.settings import NamedStore, Settings, load
 from atdata_cli.errors import ExitCode, UsageError
 from atdata_cli.refs import scheme
@@ -93,6 +94,22 @@ ConfigFile = Annotated[
         metavar="FILE",
         help="Read FILE instead of your own configuration; default ~/.config/atdata-cli/config.toml.",
         callback=_read_settings,
+        is_eager=True,
+        expose_value=False,
+    ),
+]
+
+
+def _tell_events(ctx: typer.Context, wanted: bool) -> None:
+    ctx.meta[EVENTS] = wanted
+
+
+JsonEvents = Annotated[
+    bool,
+    typer.Option(
+        "--json-events",
+        help="Tell progress, messages and errors as JSON, one object a line, on stderr.",
+        callback=_tell_events,
         is_eager=True,
         expose_value=False,
     ),

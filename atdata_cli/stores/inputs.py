@@ -133,8 +133,12 @@ class StoreFiles:
         return self._place(pattern).glob(pattern)
 
     def open(self, url: str) -> BinaryIO:
-        """Open for reading; ``-`` is standard input."""
-        return sys.stdin.buffer if url == "-" else self._place(url).open(url)
+        """Open for reading; ``-`` is standard input, once."""
+        if url != "-":
+            return self._place(url).open(url)
+        if sys.stdin.buffer.closed:
+            raise UsageError("standard input ('-') is named twice, and can be read once")
+        return sys.stdin.buffer
 
     def _place(self, url: str) -> _Place:
         kind = scheme(url)
