@@ -12,7 +12,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
 from atdata_cli.cli.output import print_error
 from atdata_cli.cli.signals import handle_signals
-from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
+from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -77,7 +77,29 @@ def main() -> NoReturn:
         print_error(failed, as_json=as_json)
     except SystemExit as stop:
         _exit_as(stop, as_json=as_json)
+    except Exception as error:
+        if not {"-v", "--verbose"}.isdisjoint(arguments):
+            import traceback
+
+            traceback.print_exc()
+        code = ExitCode.FAILED
+        print_error(_unforeseen(error), as_json=as_json)
     _leave(code)
+
+
+def _unforeseen(error: Exception) -> AtdataError:
+    """What a person is told of an error that is none of ours: where, but not its text, which may quote anything."""
+    lacking = starved(error)
+    if lacking is not None:
+        return lacking
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" in {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+    return AtdataError(
+        f"unexpected {type(error).__name__}{where}",
+        hint="this is a mistake of the program: run it with -v and report it",
+    )
 
 
 def _open_closed_streams() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -151,7 +152,7 @@ def import_webdataset() -> None:
     webdataset imports torch wherever it finds it, for data loaders that no command uses, and that takes seconds. Only
     the program does this, never the library: in a process of ours nobody can ask webdataset for a loader.
     """
-    with _absent("torch"):
+    with _absent("torch"), _one_thread():
         import webdataset  # noqa: F401
 
 
@@ -163,6 +164,23 @@ def leave_out_httpx() -> None:
     without = ModuleType("aiobotocore._httpx")
     without.__getattr__ = lambda name: None  # type: ignore[method-assign]
     sys.modules.setdefault(without.__name__, without)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep numpy's BLAS, which nothing here uses, from threads and their memory: 40 MB for each processor there is.
+
+    Only where it is loaded: what a run starts (``--stdin-from-command``) may have other wishes.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def print_error(error: AtdataError, *, as_json: bool) -> None:
     """Tell of a failure on stderr: one line for people, or the JSON document that ends a failed ``--json`` run."""
     url = None if error.url is None else printable(redact(error.url))
     message = printable(redact(error.message))
-    hint = None if error.hint is None else printable(error.hint)
+    hint = None if error.hint is None else printable(redact(error.hint))
     if as_json:
         details = {
             "code": error.code,
