@@ -74,6 +74,7 @@ _TABLE = (
     Variable("ATPROTO_PDS_URL", "the same as ATDATA_PDS_URL, which wins"),
     Variable("NO_COLOR", "no colour in messages, if not empty"),
     Variable("FORCE_COLOR", "colour in messages also outside a terminal, if not empty"),
+    Variable("CI", "no progress bar, if not empty, also where a CI system gives its jobs a terminal"),
     Variable("ATDATA_CLI_CONFIG", "file to read instead of config.toml in XDG_CONFIG_HOME, as --config"),
     Variable(
         "XDG_CONFIG_HOME", "folder of configuration, of which atdata-cli/config.toml is read; ~/.config by default"
@@ -249,9 +250,30 @@ def _home(variable: str, default: str) -> str:
     named = get(variable)
     if named and os.path.isabs(named):
         return named
-    return os.path.join(os.path.expanduser("~"), default)
+    return os.path.join(_user_home(), default)
+
+
+def _user_home() -> str:
+    """HOME, else what the system says; a folder that is not there if it does not know this user.
+
+    An empty HOME counts as unset, for it would make paths from the root; and without an answer
+    ``os.path.expanduser`` would make paths from the folder that the command runs in.
+    """
+    home = os.environ.get("HOME", "")
+    if os.path.isabs(home):
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir or _NO_HOME
+    except KeyError:
+        return _NO_HOME
+
+
+_NO_HOME = "/nonexistent"
 
 
 def local_index() -> str:
     """Path of the local index; the default is where the reference library has it."""
-    return os.path.expanduser(get("ATDATA_INDEX") or os.path.join("~", ".atdata", "index.db"))
+    named = get("ATDATA_INDEX")
+    return os.path.expanduser(named) if named else os.path.join(_user_home(), ".atdata", "index.db")

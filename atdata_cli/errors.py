@@ -22,6 +22,7 @@ __all__ = [
     "UntrustedError",
     "UsageError",
     "from_os_error",
+    "starved",
 ]
 
 
@@ -182,13 +183,34 @@ _PASSING = frozenset(
     | {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
 )
 
+_MEMORY = "give it more: raise the limit (ulimit -v, or that of the container), or use fewer --jobs"
+
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another place; then run the same command again",
-    errno.EDQUOT: "the quota is used up: free some space, or write to another place",
-    errno.EROFS: "the file system is mounted read-only",
+    errno.EDQUOT: "the quota is used up: free some space, or write to another place; then run the same command again",
+    errno.EFBIG: "a file may not grow so large here: raise the limit (ulimit -f), or write smaller shards (--max-size)",
+    errno.EROFS: "mount the file system writable, then run the same command again; or write to another place",
+    errno.EIO: "the disk or its connection has a fault: see the system's log",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open: try again later",
+    errno.ENOMEM: _MEMORY,
     errno.ENAMETOOLONG: "shorten the name",
 }
+
+
+def starved(error: BaseException) -> AtdataError | None:
+    """What it means that memory, or a thread, was not to be had; None if that is not what *error* says.
+
+    The loader of shared libraries reports it in words, as an ImportError.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, ImportError) and any(words in text for words in ("map segment", "allocate memory"))
+    ):
+        return AtdataError("there is not enough memory", hint=_MEMORY)
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return AtdataError("no thread can be started", hint="raise the limit on processes (ulimit -u)")
+    return None
 
 
 def from_os_error(error: OSError, url: str, *, doing: str) -> AtdataError:

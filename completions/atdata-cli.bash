@@ -72,7 +72,7 @@ _atdata_cli() {
     fi
     case $command in
         write)
-            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --compress -j --jobs --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --compress -j --jobs --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --from)
                     _atdata_cli_offer "$word" files tar jsonl csv tsv parquet arrow msgpack
@@ -190,6 +190,14 @@ _atdata_cli() {
                     _atdata_cli_files -f "$word"
                     return
                     ;;
+                --depfile)
+                    _atdata_cli_files -f "$word"
+                    return
+                    ;;
+                --depfile-target)
+                    _atdata_cli_files -f "$word"
+                    return
+                    ;;
                 --description)
                     :
                     return
@@ -249,7 +257,7 @@ _atdata_cli() {
             esac
             ;;
         inspect)
-            options='--head --key --field --verify -j --jobs --html --index --endpoint-url --profile --region -o --store-option --no-sign-request --retries --timeout --ca-bundle --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--head --key --field --verify -j --jobs --html --index --endpoint-url --profile --region -o --store-option --no-sign-request --retries --timeout --ca-bundle --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --head)
                     :
@@ -314,7 +322,7 @@ _atdata_cli() {
             esac
             ;;
         resolve)
-            options='--format -0 --null -o --output --expires --no-sign-request --canonical --check --split --index --endpoint-url --profile --region --store-option --retries --timeout --ca-bundle --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--format -0 --null -o --output --expires --no-sign-request --canonical --check --split --index --endpoint-url --profile --region --store-option --retries --timeout --ca-bundle --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --format)
                     _atdata_cli_offer "$word" lines braces json wds
@@ -375,7 +383,7 @@ _atdata_cli() {
             esac
             ;;
         copy)
-            options='-j --jobs --if-exists --index --endpoint-url --profile --region -o --store-option --source-endpoint-url --source-profile --source-region --source-no-sign-request --source-store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='-j --jobs --if-exists --index --endpoint-url --profile --region -o --store-option --source-endpoint-url --source-profile --source-region --source-no-sign-request --source-store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 -j|--jobs)
                     :
@@ -444,7 +452,7 @@ _atdata_cli() {
             esac
             ;;
         publish)
-            options='--description --tag --license --metadata --schema --split --verify -j --jobs --blobs --allow-local-url --index --endpoint-url --profile --region -o --store-option --exit-unchanged --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--description --tag --license --metadata --schema --split --verify -j --jobs --blobs --allow-local-url --index --endpoint-url --profile --region -o --store-option --exit-unchanged --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --description)
                     :
@@ -517,7 +525,7 @@ _atdata_cli() {
             esac
             ;;
         unpublish)
-            options='-y --yes --index --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --color --config -h --help'
+            options='-y --yes --index --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --index)
                     _atdata_cli_files -f "$word"
@@ -546,7 +554,7 @@ _atdata_cli() {
             esac
             ;;
         login)
-            options='--pds --password-stdin --password-file --password-command --retries --timeout --ca-bundle --json -q --quiet --color --config -h --help'
+            options='--pds --password-stdin --password-file --password-command --retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
             case $previous in
                 --pds)
                     :
@@ -583,7 +591,7 @@ _atdata_cli() {
             esac
             ;;
         logout)
-            options='--retries --timeout --ca-bundle --json -q --quiet --color --config -h --help'
+            options='--retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
             case $previous in
                 --retries)
                     :
@@ -608,7 +616,7 @@ _atdata_cli() {
             esac
             ;;
         prune)
-            options='--endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --endpoint-url)
                     :
@@ -649,7 +657,7 @@ _atdata_cli() {
             esac
             ;;
         abort)
-            options='--endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config -h --help'
+            options='--endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --endpoint-url)
                     :
@@ -690,7 +698,7 @@ _atdata_cli() {
             esac
             ;;
         stores)
-            options='--json --color --config -h --help'
+            options='--json --color --config --json-events -h --help'
             case $previous in
                 --color)
                     _atdata_cli_offer "$word" auto always never
@@ -703,7 +711,7 @@ _atdata_cli() {
             esac
             ;;
         doctor)
-            options='--read-only --no-sign-request --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet --color --config -h --help'
+            options='--read-only --no-sign-request --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
             case $previous in
                 --endpoint-url)
                     :
@@ -744,7 +752,7 @@ _atdata_cli() {
             esac
             ;;
         config)
-            options='--json --color --config -h --help'
+            options='--json --color --config --json-events -h --help'
             case $previous in
                 --color)
                     _atdata_cli_offer "$word" auto always never

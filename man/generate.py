@@ -5,6 +5,7 @@ The pages are committed; ``make docs`` writes them anew, ``make check`` fails wh
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from man.examples import EXAMPLES
 
 HERE = Path(__file__).parent
 PAGES = HERE / "man1"
+SCHEMAS = HERE.parent / "atdata_cli" / "cli" / "schemas"
 WRITTEN = "2026-11-25"  # by hand: the formats and the examples as they are now
 
 FILES = (
@@ -101,6 +103,7 @@ def _page(command: Command) -> Iterator[str]:
     yield from _section("OPTIONS")
     for option in command.options:
         yield from _option(option)
+    yield from _documents(command)
     yield from _section("EXIT STATUS")
     for code in ExitCode:
         yield f".TP\n\\fB{int(code)}\\fR\n{text(code.meaning)}\n"
@@ -143,6 +146,25 @@ def _option(option: Option) -> Iterator[str]:
     value = f" \\fI{literal(option.value)}\\fR" if option.value else ""
     default = f" Default: {option.default}." if option.default and "default" not in option.help.lower() else ""
     yield f".TP\n{names}{value}\n{text(option.help + default)}\n"
+
+
+def _documents(command: Command) -> Iterator[str]:
+    """What --json prints, from its schema."""
+    if not command.name:
+        return
+    if not (SCHEMAS / f"{command.name}.json").exists():
+        raise SystemExit(f"{SCHEMAS.relative_to(HERE.parent)} has no schema of what {command.name} --json prints")
+    schema = json.loads((SCHEMAS / f"{command.name}.json").read_text(encoding="utf-8"))
+    yield from _section("JSON OUTPUT")
+    yield (
+        text(f"With --json one document, as {SCHEMAS.name}/{command.name}.json in the package says (JSON Schema).")
+        + "\n"
+    )
+    for form in schema.get("oneOf", [schema]):
+        if form is not schema:
+            yield f".SS {text(form['title'].capitalize())}\n"
+        for name, said in form["properties"].items():
+            yield f".TP\n\\fB{literal(name)}\\fR\n{text(said.get('description', 'see there'))}\n"
 
 
 def _environment(command: Command) -> Iterator[str]:

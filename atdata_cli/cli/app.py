@@ -12,7 +12,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
 from atdata_cli.cli.output import print_error
 from atdata_cli.cli.signals import handle_signals
-from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error
+from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -59,8 +59,10 @@ def _root(version: opt.Version = False) -> None:
 def main() -> NoReturn:
     """Run the program and exit."""
     _open_closed_streams()
+    _speak_utf8()
     arguments = sys.argv[1:]
-    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    typed = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in typed or "--json-events" in typed
     handle_signals()
     leave_out_httpx()
     try:
@@ -75,7 +77,29 @@ def main() -> NoReturn:
         print_error(failed, as_json=as_json)
     except SystemExit as stop:
         _exit_as(stop, as_json=as_json)
+    except Exception as error:
+        if not {"-v", "--verbose"}.isdisjoint(arguments):
+            import traceback
+
+            traceback.print_exc()
+        code = ExitCode.FAILED
+        print_error(_unforeseen(error), as_json=as_json)
     _leave(code)
+
+
+def _unforeseen(error: Exception) -> AtdataError:
+    """What a person is told of an error that is none of ours: where, but not its text, which may quote anything."""
+    lacking = starved(error)
+    if lacking is not None:
+        return lacking
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" in {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+    return AtdataError(
+        f"unexpected {type(error).__name__}{where}",
+        hint="this is a mistake of the program: run it with -v and report it",
+    )
 
 
 def _open_closed_streams() -> None:
@@ -86,6 +110,17 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
+
+
+def _speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files are keys of samples: a dataset must not depend on the locale. Python does so by itself in the locale
+    "C", unless it is told not to, and from 3.15 on in all (https://peps.python.org/pep-0686).
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell
 
 
 _STOPPED = {

@@ -22,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
-from atdata_cli.cli.options import ORIGINS, ConfigFile, exit_codes_help
+from atdata_cli.cli.options import ORIGINS, ConfigFile, JsonEvents, exit_codes_help
 from atdata_cli.cli.settings import outranked
 
 __all__ = ["LeanCommand", "LeanGroup", "import_webdataset", "leave_out_httpx"]
@@ -68,7 +68,7 @@ def _rank(ctx: Any, parameter: Any) -> int:
     return 9 if source.name != "DEFAULT_MAP" else int(ctx.meta[ORIGINS][parameter.name].rank)
 
 
-def _configurable(config: ConfigFile = None) -> None:
+def _common(config: ConfigFile = None, json_events: JsonEvents = False) -> None:
     pass
 
 
@@ -92,7 +92,7 @@ class LeanGroup(_LeanParameters, TyperGroup):
         module, _ = self.commands_by_name[name]
         function = getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name)
         command = self._made(CommandInfo(name, cls=LeanCommand, callback=function, epilog=exit_codes_help()))
-        command.params += self._made(CommandInfo(name, cls=LeanCommand, callback=_configurable)).params
+        command.params += self._made(CommandInfo(name, cls=LeanCommand, callback=_common)).params
         return command
 
     @staticmethod
@@ -152,9 +152,7 @@ def import_webdataset() -> None:
     webdataset imports torch wherever it finds it, for data loaders that no command uses, and that takes seconds. Only
     the program does this, never the library: in a process of ours nobody can ask webdataset for a loader.
     """
-    # numpy's OpenBLAS starts a thread for each core, which nothing here needs, and which makes forks unsafe.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with _absent("torch"):
+    with _absent("torch"), _one_thread():
         import webdataset  # noqa: F401
 
 
@@ -166,6 +164,23 @@ def leave_out_httpx() -> None:
     without = ModuleType("aiobotocore._httpx")
     without.__getattr__ = lambda name: None  # type: ignore[method-assign]
     sys.modules.setdefault(without.__name__, without)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep numpy's BLAS, which nothing here uses, from threads and their memory: 40 MB for each processor there is.
+
+    Only where it is loaded: what a run starts (``--stdin-from-command``) may have other wishes.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 @contextmanager

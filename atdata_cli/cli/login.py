@@ -64,7 +64,7 @@ def login(
 
 def _password(handle: str, *, stdin: bool, file: str | None, command: str | None) -> str:
     """The password, from the first line of wherever it is."""
-    if stdin:
+    if stdin or file == "-":
         text = sys.stdin.readline(_LONGEST)
     elif file is not None:
         text = _first_line(file)

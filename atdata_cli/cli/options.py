@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atdata_cli import __version__
+from atdata_cli.cli.output import EVENTS
 from atdata_cli.cli.settings import NamedStore, Settings, load
 from atdata_cli.errors import ExitCode, UsageError
 from atdata_cli.refs import scheme
@@ -93,6 +94,22 @@ ConfigFile = Annotated[
         metavar="FILE",
         help="Read FILE instead of your own configuration; default ~/.config/atdata-cli/config.toml.",
         callback=_read_settings,
+        is_eager=True,
+        expose_value=False,
+    ),
+]
+
+
+def _tell_events(ctx: typer.Context, wanted: bool) -> None:
+    ctx.meta[EVENTS] = wanted
+
+
+JsonEvents = Annotated[
+    bool,
+    typer.Option(
+        "--json-events",
+        help="Tell progress, messages and errors as JSON, one object a line, on stderr.",
+        callback=_tell_events,
         is_eager=True,
         expose_value=False,
     ),
@@ -386,6 +403,20 @@ Join = Annotated[
 On = Annotated[str | None, typer.Option(metavar="FIELD", help="The column of --join that names the file.")]
 Null = Annotated[str | None, typer.Option(metavar="STR", help="CSV cells that mean null, besides empty ones.")]
 NoInfer = Annotated[bool, typer.Option("--no-infer", help="Leave all CSV cells text.")]
+
+Depfile = Annotated[
+    str | None,
+    typer.Option(
+        "--depfile",
+        metavar="FILE",
+        help="Write the local files and folders that were read, also those that a table names, to FILE, as rules that "
+        "make can -include: the manifest depends on them. URLs and streams are not in it.",
+    ),
+]
+DepfileTarget = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="What depends on them, not the manifest: needed where DEST is no local folder."),
+]
 
 # Samples.
 Name = Annotated[str | None, typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's.")]

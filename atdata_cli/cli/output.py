@@ -7,24 +7,31 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol, TextIO
 
+from atdata_cli import config
 from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
 from atdata_cli.words import count, human_bytes
 
-__all__ = ["Output", "Progress", "count", "human_bytes", "print_error"]
+__all__ = ["EVENTS", "Output", "Progress", "count", "human_bytes", "print_error"]
+
+EVENTS = "atdata_cli.events"
+"""Where a command's context says, in ``meta``, that ``--json-events`` is given."""
 
 _REDRAW_SECONDS = 0.1
+_EVENT_SECONDS = 1.0
 
 
 def print_error(error: AtdataError, *, as_json: bool) -> None:
     """Tell of a failure on stderr: one line for people, or the JSON document that ends a failed ``--json`` run."""
     url = None if error.url is None else printable(redact(error.url))
     message = printable(redact(error.message))
-    hint = None if error.hint is None else printable(error.hint)
+    hint = None if error.hint is None else printable(redact(error.hint))
     if as_json:
         details = {
             "code": error.code,
@@ -116,7 +123,9 @@ class Output:
         self.verbose = verbose and not quiet
         self._when = color
         self._color = _wants_color(color, sys.stderr)
-        self._progress = sys.stderr.isatty() and not (as_json or quiet or no_progress)
+        self.events = _wants_events()
+        seen = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and config.get("CI") is None
+        self._progress = seen and not (as_json or quiet or no_progress)
         _listen(self)
 
     @property
@@ -140,47 +149,47 @@ class Output:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Tell people something."""
-        if not self.quiet and not self.as_json:
-            self._line(text, style)
+        if not self.quiet and (self.events or not self.as_json):
+            self._line("message", text, style)
 
     def warn(self, text: str) -> None:
         """Tell people something they should look at; not even ``--json`` silences it."""
         if not self.quiet:
-            self._line(f"warning: {text}", "33")
+            self._line("warning", text if self.events else f"warning: {text}", "33")
 
     def problem(self, text: str) -> None:
         """Tell what made the run fail; nothing silences it."""
-        self._line(text, "31")
+        self._line("problem", text, "31")
 
     def detail(self, text: str) -> None:
         """Tell people something that only ``--verbose`` asks for."""
         if self.verbose:
-            self._line(text, "2")
+            self._line("detail", text, "2")
 
-    def _line(self, text: str, style: str) -> None:
+    def _line(self, kind: str, text: str, style: str) -> None:
         text = printable(redact(text))
+        if self.events:
+            _tell({"event": kind, "text": text})
+            return
         if self._color and style:
             text = f"\x1b[{style}m{text}\x1b[0m"
         print(text, file=sys.stderr)
 
     @contextmanager
     def progress(self, progress: Progress) -> Iterator[None]:
-        """Draw how far a run is while the block runs, if anybody can see it."""
-        if not self._progress:
+        """Show how far a run is while the block runs, if anybody can see it."""
+        if not (self._progress or self.events):
             yield
             return
-        from atdata_cli.cli.progress import Bar
-
-        bar = Bar(progress, color=self._color)
         stop = threading.Event()
+        shown: Callable[[], None]
+        if self.events:
+            shown = partial(_tell_progress, progress, stop)
+        else:
+            from atdata_cli.cli.progress import Bar
 
-        def draw() -> None:
-            # Begun and ended here too: Ctrl-C interrupts the main thread only, so the cursor always comes back.
-            with suppress(OSError), bar:  # a terminal that is gone ends no run
-                while not stop.wait(_REDRAW_SECONDS):
-                    bar.update()
-
-        thread = threading.Thread(target=draw, name="progress", daemon=True)
+            shown = partial(_draw, Bar(progress, color=self._color), stop)
+        thread = threading.Thread(target=shown, name="progress", daemon=True)
         try:
             thread.start()
             yield
@@ -188,6 +197,58 @@ class Output:
             stop.set()
             if thread.is_alive():
                 thread.join()
+
+
+class _Drawn(Protocol):
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: Any) -> Any: ...
+
+    def update(self) -> None: ...
+
+
+def _draw(bar: _Drawn, stop: threading.Event) -> None:
+    # Begun and ended here too: Ctrl-C interrupts the main thread only, so the cursor always comes back.
+    with suppress(OSError), bar:  # a terminal that is gone ends no run
+        while not stop.wait(_REDRAW_SECONDS):
+            bar.update()
+
+
+def _tell_progress(progress: Progress, stop: threading.Event) -> None:
+    """An event now and then, and one at the end."""
+    began = time.monotonic()
+    with suppress(OSError):
+        while True:
+            ended = stop.wait(_EVENT_SECONDS)
+            source = progress.source
+            _tell(
+                {
+                    "event": "progress",
+                    "activity": progress.activity,
+                    "shards": progress.shards,
+                    "samples": progress.samples,
+                    "bytes": progress.bytes,
+                    "position": source.position() if source else None,
+                    "size": source.size() if source else None,
+                    "seconds": round(time.monotonic() - began, 3),
+                    "ended": ended,
+                }
+            )
+            if ended:
+                return
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """One line of ``--json-events``, in one piece: several threads have something to tell."""
+    sys.stderr.write(json.dumps(event) + "\n")
+    sys.stderr.flush()
+
+
+def _wants_events() -> bool:
+    from typer._click.globals import get_current_context
+
+    context = get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(EVENTS))
 
 
 def _wants_color(when: str, stream: TextIO) -> bool:

@@ -23,6 +23,7 @@ from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
 if TYPE_CHECKING:
+    from atdata_cli.cli.depfile import Depfile
     from atdata_cli.indexes.base import Published
     from atdata_cli.indexes.writing import WrittenEntry
     from atdata_cli.refs import Reference
@@ -76,6 +77,8 @@ def write(
     files_from: opt.FilesFrom = None,
     files0_from: opt.Files0From = None,
     stdin_from_command: opt.StdinFromCommand = False,
+    depfile: opt.Depfile = None,
+    depfile_target: opt.DepfileTarget = None,
     description: opt.Description = None,
     tag: opt.Tags = None,
     license_: opt.License = None,
@@ -161,6 +164,7 @@ def write(
         dry_run,
         prune,
         exit_unchanged,
+        None if dry_run else _depfile(depfile, depfile_target, operands.dest, files_from or files0_from),
     )
     raise typer.Exit(command.run())
 
@@ -228,6 +232,31 @@ def _listed(path: str, separator: str) -> list[str]:
     return names
 
 
+def _depfile(path: str | None, target: str | None, dest: str, files_from: str | None) -> Depfile | None:
+    """What ``--depfile`` is to say, so far."""
+    from atdata_cli.cli.depfile import Depfile, local_name
+
+    if path is None:
+        if target is not None:
+            raise UsageError("--depfile-target is for --depfile FILE")
+        return None
+    if target is None:
+        if scheme(dest) not in ("", "file") or in_index(dest):
+            raise UsageError(
+                "--depfile: DEST is no local folder, so make cannot see when it was written",
+                url=dest,
+                hint="--depfile-target FILE names what the rule touches instead",
+            )
+        target = posixpath.join(local_path(dest), MANIFEST)
+    depfile = Depfile(path, target)
+    listed = local_name(files_from or "-")
+    project = opt.settings().project_file
+    for name in (listed, project and os.path.relpath(project)):
+        if name:
+            depfile.add(name)
+    return depfile
+
+
 def _entry(dest: str) -> Reference | None:
     """The entry that DEST names: ``@HANDLE/NAME``; None if it is a folder or a URL prefix."""
     if not in_index(dest):
@@ -271,6 +300,7 @@ class _Write:
     dry_run: bool
     prune: bool
     exit_unchanged: bool
+    depfile: Depfile | None
 
     def run(self) -> ExitCode:
         """Do it; the exit code."""
@@ -362,7 +392,8 @@ class _Write:
         path = local_path(store.url(posixpath.join(result.prefix, MANIFEST)))
         with suppress(OSError):
             made = os.stat(path).st_mtime_ns
-            if any(_modified(item.url) > made for item in source.inputs):
+            read = (self.depfile.newest,) if self.depfile else (_modified(item.url) for item in source.inputs)
+            if any(modified > made for modified in read):
                 os.utime(path)
 
     def _pruned(self, result: WriteResult, store: ShardStore) -> int:
@@ -376,6 +407,8 @@ class _Write:
         from atdata_cli.stores.inputs import StoreFiles
 
         files = StoreFiles(self.stores)
+        if self.depfile is not None:
+            files.used = self.depfile.add
         if not self.operands.command:
             return files
         from atdata_cli.sources.stream import CommandInput
@@ -422,7 +455,13 @@ class _Write:
             return shards
 
         source = open_source(self.operands.sources, files, self.reading, dataset_shards=dataset_shards)
-        places.told = None
+        places.told = places.used = None
+        if self.depfile is not None:
+            self.depfile.write(source, self.writing.embed, self.writing.embed_root)
+            for warning in self.depfile.warnings():
+                self.output.warn(warning)
+            if self.writing.embed and not source.rewindable:
+                self.output.warn("the files that rows of a stream name are not in --depfile: name the table as a file")
         return source
 
     def _hand_over(self, source: Source, store: AbstractDataStore, prefix: str) -> ExitCode:
@@ -487,11 +526,20 @@ class _Write:
             document = {**_document(result, store), "pruned": pruned}
             if published is not None:
                 document |= {"manifest": None, "entry": {"uri": published.uri, "status": published.status}}
+                if result.status == "planned":
+                    from atdata_cli.cli.listing import plain_records
+
+                    document["records"] = plain_records(published.records)
             self.output.document(document)
         else:
             if not self.output.quiet:
                 self.output.data([store.url(name) for name, _ in result.shards()])
             self._summarise(result, store)
+            if published is not None and result.status == "planned":
+                from atdata_cli.cli.listing import record_lines
+
+                for line in record_lines(published.records):
+                    self.output.say(line)
             if pruned:
                 self.output.say(f"deleted {count(pruned, 'shard')} that the manifest no longer names")
         if result.status == "unchanged":

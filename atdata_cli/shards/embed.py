@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -74,9 +75,19 @@ class Embedder:
             found[name] = (ending if len(self.fields) == 1 else f"{name}.{ending}", self._blob(named, file))
         return found
 
+    def places(self, row: Row, file: InputFile) -> Iterator[str]:
+        """Paths and URLs of the files that a row names and that may be read; nobody looks whether they are there."""
+        for name in self.fields:
+            named = row.get(name)
+            if isinstance(named, str) and named:
+                with suppress(DataError):
+                    yield self._inside(named, self._base(file))
+
+    def _base(self, file: InputFile) -> str:
+        return self._root if self._root is not None else ("" if file.url == "-" else parent(file.url))
+
     def _blob(self, named: str, file: InputFile) -> Blob:
-        base = self._root if self._root is not None else ("" if file.url == "-" else parent(file.url))
-        url = self._inside(named, base)
+        url = self._inside(named, self._base(file))
         try:
             info = self._files.info(url)
         except NotFoundError:

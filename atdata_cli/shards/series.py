@@ -333,9 +333,10 @@ class ShardWriter:
                 shard.stream.abort()
         finally:
             if self._committing is not None:
-                _, future = self._committing
+                committing, future = self._committing
                 self._committing = None
-                future.exception()  # wait: it commits, or cleans up after itself
+                if future.exception() is None:  # wait: it commits, or cleans up after itself
+                    self._finished(committing, future.result())
 
     def _current(self) -> _OpenShard:
         if self._open is None:

@@ -51,7 +51,9 @@ class _Spool:
         try:
             self._file.write(chunk)
         except OSError as error:
-            raise from_os_error(error, tempfile.gettempdir(), doing="keep a shard in") from error
+            told = from_os_error(error, tempfile.gettempdir(), doing="keep a shard in")
+            told.hint = f"{told.hint or 'make room'}; TMPDIR names another folder for it"
+            raise told from error
 
     def commit(self) -> None:
         sink = self._make_sink()

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from posixpath import join
 from typing import Any, Literal, Protocol
 
-from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError, UsageError
+from atdata_cli.errors import (
+    AtdataError,
+    DataError,
+    IntegrityError,
+    NotFoundError,
+    OccupiedError,
+    TemporaryError,
+    UsageError,
+)
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, merge_stats
 from atdata_cli.shards.destination import Destination, Held, Place, ShardNames
 from atdata_cli.shards.dividing import Indivisible, Workers, divide
@@ -87,6 +95,7 @@ class _Run:
     progress: Progress
     workers: Workers
     begun: bool = False
+    kept: bool = False
     protected: bool = True
     _beginning: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -145,6 +154,7 @@ class _Run:
 
     def _on_shard(self, shard: FinishedShard) -> None:
         self.progress.shards += 1
+        self.kept = self.kept or shard.how in ("stored", "kept")
         if shard.how == "stored":
             self.progress.bytes += shard.row.bytes
 
@@ -341,13 +351,17 @@ def _stored(
         _check_undisturbed(run, result)
         _publish(run, result)
     except AtdataError as error:
-        # What a later run can finish stays, marked as unfinished; after anything else nothing does.
-        if run.begun and not isinstance(error, TemporaryError | OccupiedError):
+        # What a later run can finish stays, marked as unfinished; where the input or the command is wrong nothing does.
+        passing = isinstance(error, TemporaryError | OccupiedError)
+        if run.begun and not passing and (isinstance(error, _WRONG) or not run.kept):
             with suppress(AtdataError):  # the first error is the one to tell
                 destination.clear(run.job, run.held)
         raise
     destination.finish(result.manifest)
     return result
+
+
+_WRONG = (DataError, IntegrityError, NotFoundError, UsageError)
 
 
 def _check_undisturbed(run: _Run, result: WriteResult) -> None:

@@ -6,6 +6,7 @@ a class with the same four methods.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import os
@@ -54,6 +55,8 @@ class StoreFiles:
     Attributes
     ----------
     told : told of every place that :meth:`info` and :meth:`walk` give, if anybody wants to know.
+    used : told of every local file that :meth:`open` opens, and, with a slash at the end, of every local folder that
+        :meth:`walk` and :meth:`glob` look into.
     """
 
     def __init__(self, options: StoreOptions | None = None, reached: Mapping[str, StoreOptions] | None = None) -> None:
@@ -62,6 +65,15 @@ class StoreFiles:
         self._places: dict[str, _Place] = {}  # by scheme and host or bucket: connecting is slow
         self._reached: dict[str, StoreOptions] = dict(reached or {})
         self.told: Callable[[FileInfo], None] | None = None
+
+    @property
+    def used(self) -> Callable[[str], None] | None:
+        """See above."""
+        return self._local.used
+
+    @used.setter
+    def used(self, told: Callable[[str], None] | None) -> None:
+        self._local.used = told
 
     def __reduce__(self) -> tuple[type[StoreFiles], tuple[StoreOptions, Mapping[str, StoreOptions]]]:
         return type(self), (self.options, self._reached)  # a worker process connects for itself
@@ -121,8 +133,12 @@ class StoreFiles:
         return self._place(pattern).glob(pattern)
 
     def open(self, url: str) -> BinaryIO:
-        """Open for reading; ``-`` is standard input."""
-        return sys.stdin.buffer if url == "-" else self._place(url).open(url)
+        """Open for reading; ``-`` is standard input, once."""
+        if url != "-":
+            return self._place(url).open(url)
+        if sys.stdin.buffer.closed:
+            raise UsageError("standard input ('-') is named twice, and can be read once")
+        return sys.stdin.buffer
 
     def _place(self, url: str) -> _Place:
         kind = scheme(url)
@@ -152,8 +168,9 @@ def _place_of(kind: str, url: str, options: StoreOptions) -> _Place:
 class _Local:
     """Files on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, used: Callable[[str], None] | None = None) -> None:
         self.hidden = 0
+        self.used = used
 
     def info(self, url: str) -> FileInfo | None:
         path = _checked(local_path(url))
@@ -173,26 +190,30 @@ class _Local:
         waiting: list[tuple[str, str, _Ancestors]] = [("", _checked(local_path(url)) or ".", frozenset())]
         while waiting:
             prefix, folder, ancestors = waiting.pop()
+            base = folder if folder.endswith("/") else f"{folder}/"
             try:
-                below = _with_identity(folder, ancestors)
-                if below is None:  # a link to a folder above
-                    yield prefix[:-1], FileInfo(folder, "other")
-                    continue
-                with os.scandir(folder) as entries:
+                # By names in an open folder: the system need not find the way to it for every file.
+                with _opened(folder) as opened, os.scandir(opened) as entries:
+                    below = _with_identity(os.fstat(opened), ancestors)
+                    if below is None:  # a link to a folder above
+                        yield prefix[:-1], FileInfo(folder, "other")
+                        continue
+                    self._look_into(folder)
                     for entry in entries:
                         name = entry.name
                         if name[0] == ".":
                             self.hidden += 1
                             continue
-                        kind = entry_kind(entry)
+                        kind = entry_kind(entry, base)
                         if kind == "file":
-                            yield prefix + name, _file_info(entry.path, entry.stat())
+                            yield prefix + name, _file_info(base + name, entry.stat())
                         elif kind == "folder":
-                            waiting.append((f"{prefix}{name}/", entry.path, below))
+                            waiting.append((f"{prefix}{name}/", base + name, below))
                         else:
-                            yield prefix + name, FileInfo(entry.path, "other")
+                            yield prefix + name, FileInfo(base + name, "other")
             except OSError as error:
-                raise from_os_error(error, str(error.filename or folder), doing="read") from error
+                where = folder if error.filename in (folder, None) else f"{base}{error.filename}"
+                raise from_os_error(error, where, doing="read") from error
 
     def glob(self, pattern: str) -> list[str]:
         path = _checked(local_path(pattern))
@@ -204,6 +225,9 @@ class _Local:
         parts = [part for part in path.split("/") if part]
         for number, part in enumerate(parts, 1):
             last = number == len(parts) and not path.endswith("/")
+            if not is_glob(part) and is_glob("/".join(parts[: number - 1])):  # it may come to be in others of them
+                for base in found:
+                    self._look_into(base)
             found = list(dict.fromkeys(name for base in found for name in self._step(base, part, last)))
         # A name that reads like a URL, or like standard input, is given as a path.
         named = (name if not scheme(name) and name != "-" else f"./{name}" for name in found)
@@ -214,17 +238,27 @@ class _Local:
         there = os.path.join(base, part)
         if part == "**":
             if last:
-                yield from (join(base, name) for name, info in _Local().walk(base or ".") if info.kind == "file")
+                below = _Local(self.used).walk(base or ".")
+                yield from (join(base, name) for name, info in below if info.kind == "file")
             else:
-                yield from _folders(base)
+                for folder in _folders(base):
+                    self._look_into(folder)
+                    yield folder
         elif not is_glob(part) or ("*" not in part and "?" not in part and os.path.lexists(there)):
             if os.path.lexists(there) if last else os.path.isdir(there):
                 yield there
         else:
+            self._look_into(base)
             yield from _matching(base, part, last)
+
+    def _look_into(self, folder: str) -> None:
+        if self.used is not None:
+            self.used(join(folder or ".", ""))
 
     def open(self, url: str) -> BinaryIO:
         path = _checked(local_path(url))
+        if self.used is not None:
+            self.used(path)
         try:
             return open(path, "rb", buffering=_BUFFER)
         except OSError as error:
@@ -233,10 +267,11 @@ class _Local:
 
 def _file_info(path: str, found: os.stat_result) -> FileInfo:
     # The time of the last change of the inode, unlike that of the content, cannot be set back.
-    version = f"{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
+    version = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
     # The system is asked only about what not everybody may read: that takes as long as all the rest.
     readable = bool(found.st_mode & stat.S_IROTH) or os.access(path, os.R_OK)
-    return FileInfo(path, "file", found.st_size, version, readable)
+    # As FileInfo(…) does it, without a call in Python: of a million files that is seconds.
+    return tuple.__new__(FileInfo, (path, "file", found.st_size, version, readable))
 
 
 def _checked(path: str) -> str:
@@ -249,9 +284,17 @@ def _checked(path: str) -> str:
     raise UsageError("no file can have this name", url=path)
 
 
-def _with_identity(folder: str, ancestors: _Ancestors) -> _Ancestors | None:
-    """*ancestors* and the folder itself, by device and inode; None if it is one of them."""
-    found = os.stat(folder)
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _with_identity(found: os.stat_result, ancestors: _Ancestors) -> _Ancestors | None:
+    """*ancestors* and a folder itself, by device and inode; None if it is one of them."""
     identity = (found.st_dev, found.st_ino)
     return None if identity in ancestors else ancestors | {identity}
 
@@ -271,7 +314,7 @@ def _folders(base: str) -> Iterator[str]:
     while waiting:
         folder, ancestors = waiting.pop()
         try:
-            below = _with_identity(folder or ".", ancestors)
+            below = _with_identity(os.stat(folder or "."), ancestors)
         except OSError as error:
             raise from_os_error(error, folder, doing="read") from error
         if below is None:

@@ -21,6 +21,7 @@ from atdata_cli.errors import (
     UntrustedError,
     UsageError,
     from_os_error,
+    starved,
 )
 from atdata_cli.net import PROXY_HINT, proxy_error
 from atdata_cli.retry import seconds_to_wait
@@ -268,6 +269,9 @@ def _translate(error: Exception, url: str, doing: str) -> AtdataError:
                 return kind(f"cannot {doing} it: {reason}", url=url, hint=hint)
     if isinstance(error, OSError):
         return from_os_error(error, url, doing=doing)
+    lacking = starved(error)
+    if lacking is not None:
+        return lacking
     if isinstance(error, RuntimeError) and "credentials are still expired" in str(
         error
     ):  # botocore has no class for it

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from atdata_cli.cli.app import COMMANDS
+from tests import schemas
+
 COMMAND = Path(sys.executable).with_name("atdata-cli")
 
 
@@ -80,7 +83,10 @@ def cli(tmp_path: Path) -> Cli:
                 with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                     pipe.write(stdin)
             code = process.wait(timeout)
-        return Ran(code, out.read_text(), err.read_text())
+        ran = Ran(code, out.read_text(), err.read_text())
+        if arguments and arguments[0] in COMMANDS:
+            schemas.check([*map(str, arguments)], ran.out, ran.err)
+        return ran
 
     return run
 

@@ -96,8 +96,8 @@ def test_places_that_cannot_be_written(cli, rows_file, tmp_path):
     cli("write", "rows.jsonl", "file/below").failed(2, "file")
 
 
-def test_a_full_disk_leaves_nothing(cli, tmp_path):
-    """A small file system of its own: fills up in the middle of the second shard."""
+def test_a_full_disk_leaves_what_is_finished(cli, tmp_path):
+    """A small file system of its own: fills up in the middle of the third shard."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, check=False)
@@ -107,6 +107,13 @@ def test_a_full_disk_leaves_nothing(cli, tmp_path):
     try:
         (tmp_path / "r.jsonl").write_text("".join(json.dumps({"x": "y" * 900}) + "\n" for _ in range(4000)))
         cli("write", "r.jsonl", "disk/out", "--max-count", "1000").failed(1, "disk/out", "No space left")
+        assert {name for name in everything(disk / "out") if not name.startswith(".atdata")} < {
+            f"shard-00000{number}.tar" for number in range(4)
+        }
+        assert cli("abort", "disk/out").code == 0
+        assert everything(disk) <= {"out"}
+        # Where nothing was finished, nothing stays.
+        cli("write", "r.jsonl", "disk/out", "--max-count", "4000").failed(1, "disk/out", "No space left")
         assert everything(disk) <= {"out"}
     finally:
         subprocess.run(["umount", disk], check=True)

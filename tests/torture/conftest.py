@@ -19,6 +19,11 @@ from tests.torture.runs import Secrets, Tool
 JOBS: list[tuple[str, ...]] = [(), ("--jobs", "2")] if "jobs" in inspect.signature(write).parameters else [()]
 
 
+def longer(*values: object) -> list[object]:
+    """Parameters of a test that only the long campaigns add to others."""
+    return [pytest.param(value, marks=pytest.mark.torture) for value in values]
+
+
 @pytest.fixture(scope="session")
 def secrets(s3_server: S3Server) -> Secrets:
     """All that no run of this session may tell."""

@@ -214,6 +214,10 @@ class Tool:
         counter = self.folder / f".count-{self._runs}"
         return {"PYTHONPATH": str(INSIDE), "TORTURE_KILL": f"{counter}:{point}"}
 
+    def at(self, point: int, command: str) -> dict[str, str]:
+        """Variables with which a command of the shell is run when a run has written *point* bytes."""
+        return {**self.kill_at(point), "TORTURE_DO": command}
+
     def counted(self, variables: Mapping[str, str]) -> int:
         """What a run with the variables of :meth:`kill_at` has counted."""
         return int(Path(variables["TORTURE_KILL"].rpartition(":")[0]).read_bytes())

@@ -85,11 +85,18 @@ def test_too_many_splits_are_refused_and_leave_nothing(tmp_path):
 def test_a_store_that_fails_ends_the_run_with_its_error(tmp_path, step, shard, size, split):
     store = FailingStore(tmp_path, step, shard)
     samples = [{"__key__": f"{number:02d}", "bin": bytes(size)} for number in range(24)]
+    options = WriteOptions(max_count=2, split=split)
     with pytest.raises(FullDisk):
-        write(as_source(samples), store, "out", WriteOptions(max_count=2, split=split))
-    assert files(tmp_path) == []
+        write(as_source(samples), store, "out", options)
     assert store.open == 0
     assert not threads()
+    # What is finished stays, marked as unfinished, until there is room; if nothing is, nothing does.
+    left = [name for name in files(tmp_path) if name.endswith(".tar")]
+    assert ("out/.atdata/job.json" in files(tmp_path)) == bool(left)
+    assert not [name for name in files(tmp_path) if name.endswith((".part", "manifest.json"))]
+    done = write(as_source(samples), LocalStore(tmp_path), "out", options)
+    assert done.manifest.samples == 24
+    assert not (tmp_path / "out" / ".atdata").exists()
 
 
 def test_a_failure_is_told_by_a_later_sample_of_a_large_shard(tmp_path):

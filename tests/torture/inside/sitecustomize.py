@@ -1,11 +1,14 @@
 """Kills the program that it is loaded into after so many bytes, exactly: ``kill -9`` at a place that can be repeated.
 
+Or, instead, lets something happen to it just then.
+
 Python imports this module by its name at every start, where ``PYTHONPATH`` names its folder; nothing of the program is
 changed but that its calls of the system are counted. Bytes written to files count one each; every other change of the
 file system (a name that appears, moves, goes; a sync) counts :data:`STEP`, so that kills come between such steps, too.
 
 ``TORTURE_KILL`` is ``COUNTER:LIMIT``: a file that all processes of a run count in, and the number at which the first of
-them, which started the others, is killed. The write that reaches it writes the bytes up to it.
+them, which started the others, is killed. The write that reaches it writes the bytes up to it. With ``TORTURE_DO`` that
+command of the shell is run to its end, and the program goes on.
 """
 
 import fcntl
@@ -22,6 +25,7 @@ class _Counter:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._limit = limit
         self._victim = victim
+        self._do = os.environ.get("TORTURE_DO")
         self._turn = threading.Lock()
         self._write = os.write
 
@@ -37,7 +41,10 @@ class _Counter:
         return self._limit - before if before < self._limit <= before + amount else None
 
     def _kill(self):
-        os.kill(self._victim, signal.SIGKILL)
+        if self._do:
+            os.system(self._do)
+        else:
+            os.kill(self._victim, signal.SIGKILL)
 
     def write(self, descriptor, data, /):
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -48,16 +55,17 @@ class _Counter:
             return self._write(descriptor, data)
         written = self._write(descriptor, data[:room])
         self._kill()
-        return written
+        return written  # short, as a write may be
 
     def step(self, function):
         def counted(*arguments, **options):
             room = self._reached(STEP)
-            if room is not None and room <= STEP // 2:
-                self._kill()  # before it is done
+            before = room is not None and room <= STEP // 2
+            if before:
+                self._kill()
             result = function(*arguments, **options)
-            if room is not None:
-                self._kill()  # after it is done
+            if room is not None and not before:
+                self._kill()
             return result
 
         return counted
