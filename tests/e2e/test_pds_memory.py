@@ -1,4 +1,4 @@
-"""Memory on the way into a PDS grows neither with the data nor with its shards: of four at a time none is held whole."""
+"""Memory on the way into a PDS grows neither with data nor with shards: of four at a time none is held whole."""
 
 from __future__ import annotations
 
