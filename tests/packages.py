@@ -1,7 +1,7 @@
 """What is handed out, tried as people install it: ``python -m tests.packages installs`` and ``… ranges``.
 
-``installs`` builds the sdist and the wheel, checks them, and installs the wheel with pip, pipx and uv for every Python at
-hand. ``ranges`` runs tests with the oldest releases of all dependencies that ``pyproject.toml`` allows, and with the
+``installs`` builds the sdist and the wheel, checks them, and installs the wheel with pip, pipx and uv for every Python
+at hand. ``ranges`` runs tests with the oldest releases of all dependencies that ``pyproject.toml`` allows, and with the
 newest. Both take minutes and need a package index, so neither belongs to ``make test``.
 """
 
