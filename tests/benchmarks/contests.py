@@ -23,6 +23,7 @@ from tests.servers.seaweed import S3Server, make_bucket, remove_bucket, shared_s
 OURS = str(Path(sys.executable).with_name("atdata-cli"))
 SCRIPTS = Path(__file__).parent / "peers"
 MEMORY = 300_000_000
+PDS_MEMORY = 200_000_000
 
 Place = Callable[[], AbstractContextManager[str]]
 
@@ -163,13 +164,14 @@ def pds(setting: Setting) -> Iterator[Contest]:
     with _pds_server(setting.work) as server, _shards(setting.work, source, "--max-size", f"{50 << 20}") as ready:
         url = f"{server.url}/xrpc/com.atproto.repo.uploadBlob"
         curl = "curl -fsS -X POST -H Expect: -H 'Content-Type: application/x-tar' -H \"Authorization: Bearer $TOKEN\""
+        publish, write = (
+            f"{OURS} {command} @$ATDATA_HANDLE/x" for command in (f"publish --blobs {ready}", f"write {source}")
+        )
         one_by_one = f'for file in {ready}/*.tar; do {curl} -T "$file" {url}; done'
         contenders = [
-            Contender(
-                "atdata-cli publish --blobs", lambda me: f"{me}; {OURS} publish {ready} @$ATDATA_HANDLE/x --blobs"
-            ),
+            Contender("atdata-cli publish --blobs", lambda me: f"{me}; {publish}", rss=PDS_MEMORY),
             Contender("curl, file by file", lambda me: f"{me}; {one_by_one}", slower=1 / 1.2),
-            Contender("atdata-cli write", lambda me: f"{me}; {OURS} write {source} @$ATDATA_HANDLE/x"),
+            Contender("atdata-cli write", lambda me: f"{me}; {write}", rss=PDS_MEMORY),
         ]
         shards = sum(name.endswith(".tar") for name in os.listdir(ready))
         title = f"{_gigabytes(ready)} in {shards} shards to a PDS on this machine"
