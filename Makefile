@@ -7,16 +7,18 @@ REFERENCE := .venv-reference
 PEERS := .venv-peers
 PDS := .build/pds
 DEMO := .venv-demo
+LOWEST := .venv-lowest
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test torture check docs bench clean
+.PHONY: demo test torture test-lowest check docs bench dist release-check lock clean
 
-# The environment of the project: editable, with what the checks and tests need (servers included).
-$(STAMP): pyproject.toml
+# The environment of the project: editable, with what the checks and tests need (servers included), in the versions of
+# constraints.txt, which `make lock` renews.
+$(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[parquet,report]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.
@@ -55,6 +57,29 @@ check: $(STAMP)
 	$(BIN)/python -m man.generate --check
 	$(BIN)/python -m completions.generate --check
 
+# The oldest versions that pyproject.toml names.
+test-lowest: $(STAMP) $(SYSTEM)
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[parquet,report]'
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --group test
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract/test_s3.py \
+	  tests/contract/test_filesystem.py tests/contract/test_atmosphere.py tests/cli/test_write.py \
+	  tests/cli/test_resolve.py tests/cli/test_inspect.py tests/cli/test_publish.py tests/cli/test_startup.py
+
+# The newest versions of everything, for make and CI until they are renewed again.
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --upgrade --no-annotate --no-header \
+	  --custom-compile-command 'make lock' pyproject.toml --all-extras --group check --group test -o constraints.txt
+
+# What is published: to be looked at, and uploaded with twine.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+release-check: $(STAMP) dist
+	$(BIN)/python .ci/release.py
+
 # Man pages and completions, from the program; they are committed.
 docs: $(STAMP)
 	$(BIN)/python -m man.generate
@@ -84,4 +109,4 @@ demo:
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) $(PEERS) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(PEERS) $(PDS) $(DEMO) $(LOWEST) dist demo-out .mypy_cache .ruff_cache .hypothesis
