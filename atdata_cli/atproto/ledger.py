@@ -147,12 +147,13 @@ class BlobLedger:
         """What other runs of this job have left, or are making."""
         return list(self._others.values())
 
-    def keep(self, cid: str, size: int) -> Blob | None:
+    def keep(self, cid: str, size: int, *, tie: bool = True) -> Blob | None:
         """The blob, if the server has it already; this run ties it, too. None if it must be sent.
 
         Parameters
         ----------
         cid, size : of the shard.
+        tie : False only asks.
         """
         blob = Blob(cid, size, TAR)
         with self._state:
@@ -162,6 +163,8 @@ class BlobLedger:
                 self._ask()
             if cid not in self._alive:
                 return None
+            if not tie:
+                return blob
             self._wait_for(blob)
         self._tie_if_due()
         return blob

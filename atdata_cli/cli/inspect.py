@@ -103,9 +103,12 @@ def inspect(
 
 def _verify(output: Output, located: Located, files: Files, jobs: int | None) -> VerifyReport:
     """Check every byte, and say what is wrong: one problem a line, or one document."""
+    from atdata_cli.shards.transfer import TransferProgress
     from atdata_cli.shards.verify import verify
 
-    report = verify(located, files, jobs=jobs)
+    progress = TransferProgress(activity="verifying")
+    with output.progress(progress):
+        report = verify(located, files, jobs=jobs, progress=progress)
     totals = f"{count(report.samples, 'sample')} in {count(report.shards, 'shard')}, {human_bytes(report.bytes)}"
     if output.as_json:
         document = {"url": redact(located.url), "samples": report.samples, "shards": report.shards}

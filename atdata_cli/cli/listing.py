@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from atdata_cli.indexes.base import Entry
     from atdata_cli.indexes.registry import IndexOptions
 
-__all__ = ["entry_document", "entry_rows", "plain_json", "print_index"]
+__all__ = ["entry_document", "entry_rows", "plain_json", "plain_records", "print_index", "record_lines"]
 
 
 def print_index(output: Output, reference: Reference, indexes: IndexOptions) -> None:
@@ -51,6 +52,17 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "schema_ref": entry.schema_ref,
         "shards": [redact(shard.url) for shard in entry.shards],
     }
+
+
+def plain_records(records: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Records that were written, or would be, for programs."""
+    return [{"name": name, "record": plain_json(record)} for name, record in records]
+
+
+def record_lines(records: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """The same for people: what each is called, and its content."""
+    for name, record in records:
+        yield f"{printable(name)}: {json.dumps(plain_json(record), indent=2)}"
 
 
 def plain_json(value: Any) -> Any:

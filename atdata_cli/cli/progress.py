@@ -16,7 +16,7 @@ __all__ = ["Bar"]
 
 
 class _Rates(ProgressColumn):
-    """Samples, if any are counted, and bytes a second, over the whole run."""
+    """Samples, if any are counted, and bytes a second, since this activity began."""
 
     def render(self, task: Task) -> Text:
         elapsed = task.finished_time if task.finished else task.elapsed
@@ -46,12 +46,16 @@ class Bar:
             auto_refresh=False,
         )
         self._task = self._rich.add_task("", total=None, samples=0, bytes=0)
+        self._activity = ""
 
     def update(self) -> None:
         """Draw the present state."""
         progress = self._progress
         source = progress.source
         done = source.position() if source else 0
+        if progress.activity != self._activity:  # rates are those of what is going on
+            self._activity = progress.activity
+            self._rich.reset(self._task)
         self._rich.update(
             self._task,
             description=f"{progress.activity} · {progress.shards} shards",

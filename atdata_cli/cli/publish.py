@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.listing import plain_json
+from atdata_cli.cli.listing import plain_records, record_lines
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.said import said
 from atdata_cli.errors import AtdataError, ExitCode, UsageError
-from atdata_cli.refs import Reference, parse, printable, redact
+from atdata_cli.refs import LOCAL_INDEX, Reference, parse, printable, redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +59,9 @@ def publish(
     The shards stay where they are. The same dataset under the same name is "unchanged"; another one moves the name.
     """
     from atdata_cli.indexes.lookup import lookup
-    from atdata_cli.indexes.publication import prepare
+    from atdata_cli.indexes.publication import prepare, public_url
     from atdata_cli.indexes.registry import open_index
-    from atdata_cli.shards.transfer import TransferProgress
+    from atdata_cli.shards.transfer import Stages
     from atdata_cli.stores.inputs import StoreFiles
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
@@ -70,27 +69,32 @@ def publish(
     named = _target(target)
     if ref == "-":
         raise UsageError("standard input is no dataset that stays", hint="write it to a store first")
+    if parse(ref).kind == "place":
+        public_url(ref)  # told before anything is asked of its server
     stores = opt.store_options(endpoint_url, profile, region, store_option)
-    progress = TransferProgress()
+    progress = Stages()
     indexes = replace(opt.index_options(index, stores), progress=progress)
     into = open_index(named.authority, indexes)
     files = StoreFiles(stores)
     found = lookup(ref, files, indexes)
     for warning in found.warnings:
         output.warn(warning)
-    publication = prepare(
-        found.located,
-        files,
-        name=named.name,
-        version=named.version,
-        split=split,
-        verify=verify,
-        jobs=jobs,
-        schema=_schema(files, schema),
-        **said(files, description=description, tags=tag, license_=license_, metadata=metadata),
-        allow_local_url=allow_local_url,
-        blobs=blobs,
-    )
+    with output.progress(progress) if verify else nullcontext():
+        publication = prepare(
+            found.located,
+            files,
+            name=named.name,
+            version=named.version,
+            split=split,
+            verify=verify,
+            jobs=jobs,
+            progress=progress.transfer("verifying"),
+            public=named.authority != LOCAL_INDEX,
+            schema=_schema(files, schema),
+            **said(files, description=description, tags=tag, license_=license_, metadata=metadata),
+            allow_local_url=allow_local_url,
+            blobs=blobs,
+        )
     with output.progress(progress) if blobs else nullcontext():
         published = into.publish(publication, dry_run=dry_run)
     for warning in published.warnings:
@@ -127,8 +131,7 @@ def _report(output: Output, publication: Publication, published: Published) -> N
     totals = f"{count(publication.samples, 'sample')} in {shards}, {human_bytes(publication.bytes)}"
     if published.status == "planned":
         output.say(f"would publish {totals}, as {published.uri}:" if published.records else f"unchanged: {totals}")
-        for name, record in published.records:
-            output.data([f"{printable(name)}: {jsonlib.dumps(plain_json(record), indent=2)}"])
+        output.data(list(record_lines(published.records)))
         return
     if not output.quiet:
         output.data([printable(published.uri)])
@@ -145,7 +148,7 @@ def _document(publication: Publication, published: Published) -> dict[str, Any]:
         "samples": publication.samples,
         "bytes": publication.bytes,
         "shards": [{"url": shard.url, "sha256": shard.sha256} for shard in published.shards or publication.shards],
-        "records": [{"name": name, "record": plain_json(record)} for name, record in published.records],
+        "records": plain_records(published.records),
         "warnings": list(published.warnings),
     }
 

@@ -526,11 +526,20 @@ class _Write:
             document = {**_document(result, store), "pruned": pruned}
             if published is not None:
                 document |= {"manifest": None, "entry": {"uri": published.uri, "status": published.status}}
+                if result.status == "planned":
+                    from atdata_cli.cli.listing import plain_records
+
+                    document["records"] = plain_records(published.records)
             self.output.document(document)
         else:
             if not self.output.quiet:
                 self.output.data([store.url(name) for name, _ in result.shards()])
             self._summarise(result, store)
+            if published is not None and result.status == "planned":
+                from atdata_cli.cli.listing import record_lines
+
+                for line in record_lines(published.records):
+                    self.output.say(line)
             if pruned:
                 self.output.say(f"deleted {count(pruned, 'shard')} that the manifest no longer names")
         if result.status == "unchanged":

@@ -23,9 +23,8 @@ from atdata_cli.indexes.publishing import check_of_version, publish
 from atdata_cli.indexes.unfinished import told_unfinished
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
-from atdata_cli.shards.protocols import Chunk
 from atdata_cli.shards.reader import Shard
-from atdata_cli.shards.transfer import ShardReader, TransferProgress, copy_shards
+from atdata_cli.shards.transfer import ShardReader, Stages, copy_shards
 from atdata_cli.shards.write import write
 from atdata_cli.sources.tars import TarSource
 from atdata_cli.stores.pds import BlobUrls, NamelessFolder, PDSBlobStore
@@ -44,7 +43,7 @@ __all__ = [
 
 
 def publish_blobs(
-    session: Session, publication: Publication, *, dry_run: bool = False, progress: TransferProgress | None = None
+    session: Session, publication: Publication, *, dry_run: bool = False, progress: Stages | None = None
 ) -> Published:
     """Copy the shards of a publication into the account's PDS, and publish it.
 
@@ -52,7 +51,7 @@ def publish_blobs(
     ------
     AtdataError : see :func:`atdata_cli.indexes.publishing.publish`. What was uploaded stays for the next attempt.
     """
-    store = PDSBlobStore(session)
+    store, progress = PDSBlobStore(session), progress or Stages()
     while True:
         limit = store.limit
         try:
@@ -64,24 +63,35 @@ def publish_blobs(
 
 
 def _publish_blobs(
-    store: PDSBlobStore, publication: Publication, limit: int, *, dry_run: bool, progress: TransferProgress | None
+    store: PDSBlobStore, publication: Publication, limit: int, *, dry_run: bool, progress: Stages
 ) -> Published:
     session = store.account
-    planned = planned_blobs(publication, limit, exactly=dry_run)
+    planned = planned_blobs(publication, limit, progress, exactly=dry_run)
     known = fits(planned, limit)
     # Everything that can be wrong is found before the first byte is sent.
     looked = publish(session, planned if known else _one_shard(planned), dry_run=True)
+    looked = replace(looked, shards=_in_the_pds(planned, store.did) if known else ())
     if dry_run:
         return looked
     ledger = store.ledger(publication.name)
     if known and looked.status == "unchanged":
-        return told_unfinished(looked, ledger.release(_cids(planned)))  # a run may have been killed when all was done
-    stored = upload(publication, store, ledger, progress=progress)
+        return told_unfinished(looked, ledger.release(cids_of(planned)))  # a run may have been killed when all was done
+    stored = upload(publication, store, ledger, progress)
     published = publish(session, stored)
-    return told_unfinished(replace(published, shards=tuple(stored.shards)), ledger.release(_cids(stored)))
+    return told_unfinished(replace(published, shards=tuple(stored.shards)), ledger.release(cids_of(stored)))
 
 
-def _cids(publication: Publication) -> set[str]:
+def _in_the_pds(publication: Publication, did: str) -> list[EntryShard]:
+    """The shards as an entry would name them."""
+    return [
+        replace(shard, url=f"at://{did}/blob/{blob_cid(shard.sha256)}")
+        for shard in publication.shards
+        if shard.sha256 is not None
+    ]
+
+
+def cids_of(publication: Publication) -> set[str]:
+    """CIDs of the blobs that a publication's shards are, or would be."""
     return {blob_cid(shard.sha256) for shard in publication.shards if shard.sha256}
 
 
@@ -120,12 +130,13 @@ def check_room(publication: Publication, shards: int) -> None:
         )
 
 
-def planned_blobs(publication: Publication, limit: int, *, exactly: bool) -> Publication:
+def planned_blobs(publication: Publication, limit: int, progress: Stages, *, exactly: bool) -> Publication:
     """The publication with the shards that the PDS would get, as far as they can be known.
 
     Parameters
     ----------
     limit : bytes of the largest blob.
+    progress : told how far it is.
     exactly : make new shards to know their hashes, without uploading them, where the old ones do not fit.
     """
     if fits(publication, limit):
@@ -135,14 +146,13 @@ def planned_blobs(publication: Publication, limit: int, *, exactly: bool) -> Pub
     # Two shards in a row have more than the limit together, so there are less than twice as many.
     if not exactly and 2 * least + 1 <= room(publication):
         return publication
-    result = write(_source(publication), _Nowhere(), publication.name, _options(publication, limit))
+    options, told = _options(publication, limit), progress.writing("re-sharding")
+    result = write(_source(publication), NamelessFolder(), publication.name, options, progress=told)
     check_room(publication, len(result.manifest.shards))
     return replace(publication, **_told(result.manifest), compression=None)
 
 
-def upload(
-    publication: Publication, store: PDSBlobStore, ledger: BlobLedger, *, progress: TransferProgress | None = None
-) -> Publication:
+def upload(publication: Publication, store: PDSBlobStore, ledger: BlobLedger, progress: Stages) -> Publication:
     """Put the shards of a publication into the PDS; what the server has already is not sent again.
 
     Returns
@@ -152,21 +162,22 @@ def upload(
     if not fits(publication, store.limit):
         check = check_of_version(store.account, publication.name, publication.version)
         options = _options(publication, store.limit)
-        done = store.write(_source(publication), publication.name, options, ledger=ledger, check=check)
+        told = progress.writing("re-sharding")
+        done = store.write(_source(publication), publication.name, options, ledger=ledger, check=check, progress=told)
         return written_blobs(replace(publication, compression=None), done.result.manifest, done.urls)
     blobs: dict[int, Blob | None] = {
         place: ledger.keep(blob_cid(shard.sha256), shard.bytes) if shard.sha256 and shard.bytes else None
         for place, shard in enumerate(publication.shards)
     }
     missing = [place for place, blob in blobs.items() if blob is None]
-    told = [_to_read(publication, place) for place in missing]
-    if progress is not None:
-        progress.total = sum(shard.size or 0 for shard in told)
+    shards = [_to_read(publication, place) for place in missing]
+    transfer = progress.transfer("uploading")
+    transfer.total = sum(shard.size or 0 for shard in shards)
 
     def put(stream: ShardReader) -> Blob:
         return store.upload(stream, ledger=ledger)
 
-    sent = copy_shards(told, publication.files, put, jobs=store.parallel, progress=progress)
+    sent = copy_shards(shards, publication.files, put, jobs=store.parallel, progress=transfer)
     blobs.update(zip(missing, sent, strict=True))
     ledger.flush()
     return with_blobs(publication, BlobUrls(store.did, [blob for blob in blobs.values() if blob is not None]))
@@ -176,28 +187,6 @@ def _to_read(publication: Publication, place: int) -> Shard:
     """One shard where it is now, with what it must be."""
     found, told = publication.located.shards[place], publication.shards[place]
     return replace(found, size=told.bytes, sha256=told.sha256)
-
-
-class _Nowhere(NamelessFolder):
-    """Stands in for a store where shards are made to know what they would be."""
-
-    def create(self, name: str) -> _Counter:
-        return _Counter(self._sizes, name)
-
-
-class _Counter:
-    """A shard of which only the size is kept."""
-
-    def __init__(self, sizes: dict[str, int], name: str) -> None:
-        self._sizes, self._name, self._size = sizes, name, 0
-
-    def write(self, chunk: Chunk) -> None:
-        self._size += len(chunk)
-
-    def commit(self) -> None:
-        self._sizes[self._name] = self._size
-
-    def abort(self) -> None: ...
 
 
 def _source(publication: Publication) -> TarSource:

@@ -28,7 +28,7 @@ from atdata_cli.indexes.base import Entry, EntryShard, Publication
 from atdata_cli.indexes.facts import facts, with_facts
 from atdata_cli.refs import expand_all, redact, refuse_unsafe, scheme
 
-__all__ = ["entry_of", "entry_record", "storage_of"]
+__all__ = ["check_places", "entry_of", "entry_record", "storage_of"]
 
 _ELSEWHERE = "copy the dataset to S3 or a web server first, or give --blobs to put its shards into your PDS"
 
@@ -79,22 +79,40 @@ def storage_of(publication: Publication, did: str) -> Storage:
     """
     if publication.blobs:
         return StorageBlobs(tuple(_future_blob(shard) for shard in publication.shards))
-    kinds = {scheme(shard.url) for shard in publication.shards}
-    if len(kinds) > 1:
-        raise UsageError(
-            "the shards are in several kinds of places, and an entry names one", url=publication.shards[0].url
-        )
-    kind = kinds.pop()
+    urls = [shard.url for shard in publication.shards]
+    kind = check_places(urls, publication.endpoint, allow_local_url=publication.allow_local_url)
     if kind == "at":
         return StorageBlobs(tuple(_present_blob(shard, publication, did) for shard in publication.shards))
     if kind == "s3":
         return _s3(publication)
-    if kind in {"http", "https"}:
-        return StorageHttp(tuple(_http(shard, publication) for shard in publication.shards))
-    url = publication.shards[0].url
+    return StorageHttp(tuple(HttpShard(shard.url, Checksum.sha256(_hash(shard))) for shard in publication.shards))
+
+
+def check_places(urls: Sequence[str], endpoint: str | None, *, allow_local_url: bool) -> str:
+    """The scheme of the shards' URLs, if an entry may name them.
+
+    Parameters
+    ----------
+    urls : of the shards.
+    endpoint : of the S3 server that has them.
+    allow_local_url : take servers that others cannot reach.
+
+    Raises
+    ------
+    UsageError : nobody else could read them, or must not.
+    """
+    kinds = {"http" if scheme(url) == "https" else scheme(url) for url in urls}
+    if len(kinds) > 1:
+        raise UsageError("the shards are in several kinds of places, and an entry names one", url=urls[0])
+    kind = kinds.pop()
     if kind in {"", "file"}:
-        raise UsageError("nobody else can read a path on this machine", url=url, hint=_ELSEWHERE)
-    raise UsageError(f"an entry cannot name '{kind}:' URLs, only S3, HTTPS and blobs", url=url, hint=_ELSEWHERE)
+        raise UsageError("nobody else can read a path on this machine", url=urls[0], hint=_ELSEWHERE)
+    if kind not in {"at", "s3", "http"}:
+        raise UsageError(f"an entry cannot name '{kind}:' URLs, only S3, HTTPS and blobs", url=urls[0], hint=_ELSEWHERE)
+    named = urls if kind == "http" else [endpoint] if kind == "s3" and endpoint is not None else []
+    for url in named:
+        _check_public(url, allow_local_url=allow_local_url)
+    return kind
 
 
 def _future_blob(shard: EntryShard) -> BlobShard:
@@ -126,8 +144,6 @@ def _s3(publication: Publication) -> StorageS3:
     bucket = named[0][0]
     if any(name[0] != bucket for name in named):
         raise UsageError("the shards are in several buckets, and an entry names one", url=publication.shards[0].url)
-    if publication.endpoint is not None:
-        _check_public(publication.endpoint, publication)
     return StorageS3(
         bucket=bucket,
         shards=tuple(
@@ -139,12 +155,7 @@ def _s3(publication: Publication) -> StorageS3:
     )
 
 
-def _http(shard: EntryShard, publication: Publication) -> HttpShard:
-    _check_public(shard.url, publication)
-    return HttpShard(shard.url, Checksum.sha256(_hash(shard)))
-
-
-def _check_public(url: str, publication: Publication) -> None:
+def _check_public(url: str, *, allow_local_url: bool) -> None:
     """Refuse what others must not see, or cannot reach."""
     if redact(url) != url or urlsplit(url).username is not None:
         raise UsageError(
@@ -153,7 +164,7 @@ def _check_public(url: str, publication: Publication) -> None:
             hint="publish the store's own URLs, or public ones",
         )
     host = (urlsplit(url).hostname or "").rstrip(".")
-    if not publication.allow_local_url and _is_local(host):
+    if not allow_local_url and _is_local(host):
         raise UsageError(
             f"nobody else can reach {host!r}",
             url=url,

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 from atdata_cli import config
 from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
 from atdata_cli.indexes.base import EntryShard, Publication
+from atdata_cli.indexes.entryrecord import check_places
 from atdata_cli.indexes.facts import check_metadata
 from atdata_cli.indexes.typemap import schema_name
 from atdata_cli.refs import basename, join, local_path, redact, refuse_unsafe, scheme
 from atdata_cli.shards.manifest import Manifest, ShardRow
 from atdata_cli.shards.reader import Located, Shard
+from atdata_cli.shards.transfer import TransferProgress
 from atdata_cli.sources.base import content
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.registry import open_store
@@ -25,7 +27,7 @@ from atdata_cli.stores.registry import open_store
 if TYPE_CHECKING:
     from atdata_cli.stores.s3 import S3DataStore
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "public_url"]
 
 _CONNECTIONS = 16
 _BATCH = 1000
@@ -41,6 +43,8 @@ def prepare(
     split: str | None = None,
     verify: bool = False,
     jobs: int | None = None,
+    progress: TransferProgress | None = None,
+    public: bool = False,
     schema: Mapping[str, Any] | None = None,
     **said: Any,
 ) -> Publication:
@@ -53,6 +57,8 @@ def prepare(
     split : which of its splits; an entry holds one.
     verify : read every byte before. A dataset without a manifest is published only so.
     jobs : processes that verify.
+    progress : told how far that is.
+    public : others are to read it: places that they cannot reach are refused before anything is read.
     schema : JSON Schema to publish instead of the dataset's own.
     **said : further fields of :class:`Publication`: description, tags, license, metadata, allow_local_url, blobs, …
 
@@ -64,9 +70,12 @@ def prepare(
     """
     check_metadata(said.get("metadata") or {})
     located = _one_split(located, split)
-    shards = [dataclasses.replace(shard, url=_public_url(shard.url)) for shard in located.shards]
+    shards = [dataclasses.replace(shard, url=public_url(shard.url)) for shard in located.shards]
     if not shards:
         raise NotFoundError("the dataset has no shards", url=located.url)
+    endpoint, region = _server(shards[0].url, files)
+    if public and not said.get("blobs"):
+        check_places([shard.url for shard in shards], endpoint, allow_local_url=bool(said.get("allow_local_url")))
     if located.manifest is None and not verify:
         raise IntegrityError(
             "nobody has checked these shards: they have no manifest",
@@ -74,12 +83,11 @@ def prepare(
             hint="--verify reads every byte, and publishes what it finds",
         )
     if verify:
-        _verify(located, files, jobs)
+        _verify(located, files, jobs, progress)
     else:
         _check_sizes(located.shards, files)
     manifest = located.manifest or _scanned(located, files)
     rows = [shard.row for shard in located.shards] if located.manifest is not None else list(manifest.shards)
-    endpoint, region = _server(shards[0].url, files)
     return Publication(
         name=name,
         version=version,
@@ -127,8 +135,13 @@ def _one_split(located: Located, split: str | None) -> Located:
     return located
 
 
-def _public_url(url: str) -> str:
-    """A URL that means the same everywhere, and tells no secrets."""
+def public_url(url: str) -> str:
+    """A URL that means the same everywhere, and tells no secrets.
+
+    Raises
+    ------
+    UsageError : no index may hold this.
+    """
     refuse_unsafe(url)
     kind = scheme(url)
     is_path = kind in ("", "file") or ("//" not in url and os.path.lexists(url))
@@ -179,10 +192,10 @@ def _check_sizes(shards: Sequence[Shard], files: StoreFiles) -> None:
             pass
 
 
-def _verify(located: Located, files: StoreFiles, jobs: int | None) -> None:
+def _verify(located: Located, files: StoreFiles, jobs: int | None, progress: TransferProgress | None) -> None:
     from atdata_cli.shards.verify import verify
 
-    report = verify(located, files, jobs=jobs)
+    report = verify(located, files, jobs=jobs, progress=progress)
     if report.problems:
         first = report.problems[0]
         raise IntegrityError(

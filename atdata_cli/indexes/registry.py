@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from atdata_cli.errors import UsageError
 from atdata_cli.refs import LOCAL_INDEX
-from atdata_cli.shards.transfer import TransferProgress
+from atdata_cli.shards.transfer import Stages
 from atdata_cli.stores.registry import StoreOptions
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class IndexOptions:
     ----------
     file : of the local index; by default the one that the environment names.
     stores : how the stores of the shards are reached.
-    progress : told how far a copy of shards is.
+    progress : told what is going on, and how far it is.
     """
 
     file: str | None = None
     stores: StoreOptions = field(default_factory=StoreOptions)
-    progress: TransferProgress | None = None
+    progress: Stages | None = None
 
 
 def open_index(authority: str, options: IndexOptions | None = None) -> Index:

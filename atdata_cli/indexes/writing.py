@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from atdata_cli.atproto.ledger import BlobLedger
+from atdata_cli.atproto.session import Session
 from atdata_cli.errors import NotFoundError, OccupiedError, UsageError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.base import EntryShard, Publication, Published
-from atdata_cli.indexes.blobs import check_room, room, written_blobs
+from atdata_cli.indexes.blobs import check_room, cids_of, room, written_blobs
 from atdata_cli.indexes.publishing import check_of_version, publish
 from atdata_cli.indexes.typemap import schema_name
 from atdata_cli.indexes.unfinished import told_unfinished
@@ -35,8 +37,8 @@ class WrittenEntry:
     Attributes
     ----------
     result : of the writing; its manifest is stored nowhere but in the entry.
-    urls : of the shards, in order; empty for a dry run.
-    published : of the publishing; of a dry run what is known before the shards are made.
+    urls : of the shards, in order.
+    published : of the publishing.
     """
 
     result: WriteResult
@@ -65,7 +67,7 @@ def write_entry(
     source, options : see :func:`atdata_cli.shards.write.write`; shards end where the server's limit is.
     said : description, tags, license and metadata of the entry, see :class:`Publication`.
     if_exists : ``fail`` refuses a name that leads somewhere already.
-    dry_run : plan only.
+    dry_run : make the shards and the records, and send none.
     **more : ``rejects`` and ``progress``, see :func:`atdata_cli.shards.write.write`.
 
     Raises
@@ -87,28 +89,35 @@ def write_entry(
         _check_free(index, target)
     store = PDSBlobStore(session)
     draft = _draft(target, said or {})
-    looked = publish(session, draft, dry_run=True)  # what is said, the account: all that can be wrong is found now
+    publish(session, draft, dry_run=True)  # what is said, the account: all that can be wrong is found now
     most = room(draft)
     check_room(draft, options.shards or 0)
-    if dry_run or _may_be_too_many(source, options, store.limit, most):
-        planned = store.write(source, target.name, options, dry_run=True, **more).result
-        check_room(draft, len(planned.manifest.shards))
-        if dry_run:
-            return WrittenEntry(planned, [], replace(looked, status="planned", records=()))
+    if _may_be_too_many(source, options, store.limit, most):
+        check_room(draft, len(store.plan(source, target.name, options).manifest.shards))
     check = check_of_version(session, target.name, target.version)
     ledger = store.ledger(target.name)
-    written = store.write(source, target.name, options, ledger=ledger, most_shards=most, check=check, **more)
+    written = store.write(
+        source, target.name, options, ledger=ledger, most_shards=most, check=check, dry_run=dry_run, **more
+    )
     publication = written_blobs(_publication(draft, written.result.manifest), written.result.manifest, written.urls)
+    publication = replace(publication, version=target.version)
+    result = replace(written.result, stored=() if dry_run else written.result.stored)
+    if dry_run:
+        published = publish(session, publication, dry_run=True)
+    else:
+        published = _publish(session, publication, ledger, check=check)
+    status: Status = "unchanged" if published.status == "unchanged" else "planned" if dry_run else "written"
+    return WrittenEntry(replace(result, status=status), list(written.urls), published)
+
+
+def _publish(session: Session, publication: Publication, ledger: BlobLedger, *, check: object) -> Published:
     try:
-        published = publish(session, replace(publication, version=target.version))
+        published = publish(session, publication)
     except OccupiedError:
         if check is not None:  # the same blobs, but another dataset: the next attempt is refused, too
             ledger.release()
         raise
-    left = ledger.release({blob.cid for blob in written.urls.blobs})
-    published = told_unfinished(published, left)
-    status: Status = "unchanged" if published.status == "unchanged" else "written"
-    return WrittenEntry(replace(written.result, status=status), list(written.urls), published)
+    return told_unfinished(published, ledger.release(cids_of(publication)))
 
 
 def _check_free(index: AtmosphereIndex, target: Reference) -> None:

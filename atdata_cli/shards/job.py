@@ -156,7 +156,7 @@ class Job:
         identity = options.identity()
         digest = hashlib.sha256(b'{"input":[')
         comma = b""
-        rows = ([item.name, item.size] for item in inputs)
+        rows = ([name, size] for name, _, size in inputs)
         while some := list(islice(rows, _ENCODED_AT_ONCE)):
             digest.update(comma + _canonical(some)[1:-1])
             comma = b","

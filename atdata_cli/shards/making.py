@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -36,6 +36,7 @@ def make(
     *,
     on_shard: Callable[[FinishedShard], None] | None = None,
     piece: Piece | None = None,
+    pipeline: Pipeline | None = None,
 ) -> Finished:
     """Feed all samples into the shards that *targets* gives.
 
@@ -44,6 +45,7 @@ def make(
     limits_of : what ends the shards of a split.
     on_shard : called with each shard as it is finished.
     piece : what of the source the feed has, if it is not all of it.
+    pipeline : of an earlier call, whose threads and buffers serve again; not after one that failed.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def make(
     writers: dict[str | None, ShardWriter] = {}
     first = 0 if piece is None else piece.shard
     record = piece.record if isinstance(piece, RowPiece) else 0
-    with Pipeline() as pipeline:
+    with Pipeline() if pipeline is None else nullcontext(pipeline) as lanes:
 
         def writer_of(split: str | None) -> ShardWriter:
             writer = writers.get(split)
@@ -64,7 +66,7 @@ def make(
                 writer = writers[split] = ShardWriter(
                     partial(targets.target, destination, split or ""),
                     limits_of(split),
-                    pipeline,
+                    lanes,
                     gzip=feed.options.compress == "gz",
                     on_shard=on_shard,
                     first=first,
@@ -210,8 +212,7 @@ def make_piece(setting: bytes, task: Task) -> Done:
         feed.proceed(common.prepared, piece.record)
     done = Done(feed.only_split, rejects=rejects.all)
     try:
-        finished = make(feed, task.targets, common.destination, common.limits_of, piece=piece)
-        done.shards = finished[feed.only_split]
+        done.shards = _make_with_lanes(feed, task, common)
     except NewFields as more:
         done.new_fields = more.names
     except _Rejected:
@@ -220,6 +221,22 @@ def make_piece(setting: bytes, task: Task) -> Done:
         done.error = error
     done.keys = keys.batch(task.number)
     return done
+
+
+def _make_with_lanes(feed: Feed, task: Task, common: Setting) -> Sequence[FinishedShard]:
+    """The shards of a task, by means of the threads and buffers of the task before."""
+    pipeline = _SPARE.pop() if _SPARE else Pipeline()
+    try:
+        finished = make(feed, task.targets, common.destination, common.limits_of, piece=task.piece, pipeline=pipeline)
+    except BaseException as error:
+        pipeline.__exit__(type(error), error, None)
+        raise
+    _SPARE.append(pipeline)
+    return finished[feed.only_split]
+
+
+# Memory that is fresh from the system costs more than to fill it.
+_SPARE: list[Pipeline] = []
 
 
 @lru_cache(maxsize=2)

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import BinaryIO, TypeVar
 
 from atdata_cli.errors import AtdataError, IntegrityError, TemporaryError, from_os_error
+from atdata_cli.shards.feed import Progress
 from atdata_cli.shards.reader import Shard
-from atdata_cli.sources.base import Files
+from atdata_cli.sources.base import Files, Source
 
-__all__ = ["CHUNK", "JOBS", "ShardReader", "TransferProgress", "copy_shards", "in_threads"]
+__all__ = ["CHUNK", "JOBS", "ShardReader", "Stages", "TransferProgress", "copy_shards", "in_threads"]
 
 CHUNK = 1 << 20
 JOBS = 4
@@ -42,13 +43,13 @@ class TransferProgress:
     ----------
     activity : what is going on, as a verb.
     shards, bytes : done so far.
+    samples : likewise; None where nobody looks into the shards.
     total : bytes in all, if that is known.
     """
 
-    samples = None  # nobody looks into the shards
-
-    def __init__(self, total: int | None = None) -> None:
-        self.activity = "copying"
+    def __init__(self, total: int | None = None, *, activity: str = "copying") -> None:
+        self.activity = activity
+        self.samples: int | None = None
         self.shards = 0
         self.bytes = 0
         self.total = total
@@ -72,6 +73,53 @@ class TransferProgress:
     def size(self) -> int | None:
         """Bytes in all."""
         return self.total
+
+
+class Stages:
+    """The progress of a run that does one thing after another: that of the one which is going on.
+
+    Attributes
+    ----------
+    stage : it.
+    """
+
+    def __init__(self) -> None:
+        self.stage: TransferProgress | Progress = TransferProgress()
+
+    def transfer(self, activity: str) -> TransferProgress:
+        """Go on to something that passes shards on as they are."""
+        self.stage = stage = TransferProgress(activity=activity)
+        return stage
+
+    def writing(self, activity: str) -> Progress:
+        """Go on to something that makes shards."""
+        self.stage = stage = Progress(activity=activity)
+        return stage
+
+    @property
+    def activity(self) -> str:
+        """What is going on, as a verb."""
+        return self.stage.activity
+
+    @property
+    def shards(self) -> int:
+        """Done so far in this stage."""
+        return self.stage.shards
+
+    @property
+    def bytes(self) -> int:
+        """Done so far in this stage."""
+        return self.stage.bytes
+
+    @property
+    def samples(self) -> int | None:
+        """Done so far in this stage; None where nobody counts them."""
+        return self.stage.samples
+
+    @property
+    def source(self) -> Source | TransferProgress | None:
+        """What knows the position in the input of this stage."""
+        return self.stage.source
 
 
 class _StoppedError(Exception):

@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from atdata_cli.errors import AtdataError, DataError
 from atdata_cli.refs import basename, join, parent
@@ -35,11 +35,12 @@ from atdata_cli.shards.problems import (
 from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.shards.repeats import KeyLog, Repeat
 from atdata_cli.shards.shardcheck import check_shard
+from atdata_cli.shards.transfer import TransferProgress
 from atdata_cli.shards.workers import run_in_processes, usable_cores
 from atdata_cli.sources.base import Files
 from atdata_cli.sources.registry import is_tar
 
-__all__ = ["Kind", "Problem", "Progress", "VerifyReport", "verify"]
+__all__ = ["Kind", "Problem", "VerifyReport", "verify"]
 
 # Starting processes costs about as much as checking this many bytes.
 _WORTH_PROCESSES = 256 << 20
@@ -52,14 +53,6 @@ _NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-\d+)?\.[A-Za-z].*)", re.DOTALL)
 _OF_UPDATES = re.compile(r"shard-\d+-[0-9a-f]+\.tar(?:\.gz)?")
 _OURS = re.compile(r"(shard-)(\d+)(?:-[0-9a-f]+)?(\.tar(?:\.gz)?)")
 _LONGEST_NAME = 255  # of a file
-
-
-class Progress(Protocol):
-    """What is told how far the work is."""
-
-    shards: int
-    samples: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +73,7 @@ class VerifyReport:
 
 
 def verify(
-    located: Located, files: Files, *, jobs: int | None = None, progress: Progress | None = None
+    located: Located, files: Files, *, jobs: int | None = None, progress: TransferProgress | None = None
 ) -> VerifyReport:
     """Read every byte of a dataset and list everything that is wrong with it.
 
@@ -101,6 +94,9 @@ def verify(
     }
     series = _series(located)
     tasks = _tasks(located)
+    sizes = [shard.size for shard in located.shards]
+    if progress is not None and None not in sizes:
+        progress.total = sum(size or 0 for size in sizes)
     findings = _Findings(located.shards, series, progress)
     with contextlib.closing(findings):
         _run(tasks, parts, files, jobs, findings.take)
@@ -177,7 +173,7 @@ def _worker(parts: Mapping[str, Expected], files: Files) -> Callable[[ShardTask,
 class _Findings:
     """Puts together what the shards' checks say."""
 
-    def __init__(self, shards: Sequence[Shard], series: Sequence[str], progress: Progress | None) -> None:
+    def __init__(self, shards: Sequence[Shard], series: Sequence[str], progress: TransferProgress | None) -> None:
         self._shards = shards
         self._series = series
         self._progress = progress

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from atdata_cli.sources.pieces import RowPiece
@@ -109,8 +109,7 @@ class Reject:
     record: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InputFile:
+class InputFile(NamedTuple):
     """One file that a source reads.
 
     Attributes
@@ -165,8 +164,7 @@ class Preflight:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(NamedTuple):
     """What a :class:`Files` knows of one path.
 
     Attributes
@@ -174,15 +172,15 @@ class FileInfo:
     url : how to open it.
     kind : ``other`` is a device, pipe or socket.
     size : bytes, or None where it is not known without reading.
-    version : what changes when the content does: ``MTIME:…`` in nanoseconds of a local file, else an ETag; None where
-        nothing does.
+    version : what changes when the content does: of a local file the times of the last changes, of its content and of
+        its inode, in nanoseconds, and the inode's number; else an ETag; None where nothing does.
     readable : False for a local file that its owner or mode keeps from us.
     """
 
     url: str
     kind: Literal["file", "folder", "other"]
     size: int | None = None
-    version: str | None = None
+    version: tuple[int, int, int] | str | None = None
     readable: bool = True
 
 

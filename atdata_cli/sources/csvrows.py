@@ -16,7 +16,7 @@ from atdata_cli.errors import DataError, UsageError
 from atdata_cli.sources.base import Files, InputFile, Reject, RowBatch
 from atdata_cli.sources.columns import NAMED, CellType, infer, with_nulls
 from atdata_cli.sources.pieces import Slice
-from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, count_lines, line_blocks
+from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, line_blocks
 from atdata_cli.sources.stream import Meter
 
 __all__ = ["CsvSource", "TsvSource"]
@@ -175,10 +175,10 @@ class CsvSource(LineFiles):
             return True
         return len(self._delimiter.encode()) == 1 and self._plain.fullmatch(block) is not None
 
-    def _records(self, block: bytes, start: int) -> int:
+    def _records(self, block: bytes, start: int, lines: int) -> int:
         if block.startswith((b"\n", b"\r\n"), start) or block.find(b"\n\n", start) >= 0 or b"\n\r\n" in block:
             return sum(1 for line in block[start:].split(b"\n") if not self._is_blank(line))
-        return count_lines(block, start)
+        return lines
 
     @staticmethod
     def _is_blank(line: bytes) -> bool:

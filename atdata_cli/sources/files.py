@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, BinaryIO, overload
 
 from atdata_cli.errors import from_os_error
@@ -92,7 +94,7 @@ class FolderSource(SampleSource):
     roots : folders and files, as URLs or paths.
     include, exclude : globs; see :func:`atdata_cli.sources.patterns.name_filter`.
     fields : only these fields; None for all.
-    check : told of every relative path that is taken, as the folders are listed; raises for one that does not belong.
+    check : given a relative path of each field, as the folders are listed; raises for one that does not belong.
 
     Raises
     ------
@@ -112,9 +114,7 @@ class FolderSource(SampleSource):
         super().__init__()
         self.files = files
         wanted = name_filter(include, exclude)
-        if check is not None:
-            wanted = _checked(wanted, check)
-        self._listing = Listing(files, wanted, fields, several=len(roots) > 1)
+        self._listing = Listing(files, wanted, fields, check, several=len(roots) > 1)
         for root in roots:
             self._listing.add(root)
         self._plan = self._listing.found
@@ -148,8 +148,9 @@ class FolderSource(SampleSource):
     def samples(self) -> Iterator[Sample]:
         """The samples in order; those of which a file is a problem are left out."""
         self._position = 0
+        files, url = self.files, self._listing.url
         for group in self.members():
-            blobs = {file.field: FileBlob(self.files, self.url(file), file.size) for file in group}
+            blobs = {file.field: FileBlob(files, url(file), file.size) for file in group}
             yield Sample(group[0].key, blobs, blobs[group[0].field].where)
             self._position += sum([file.size for file in group])
 
@@ -159,20 +160,17 @@ class FolderSource(SampleSource):
 
     def members(self) -> Iterator[list[PlannedFile]]:
         """The files of each sample, in the order of :meth:`samples`."""
-        group: list[PlannedFile] = []
-        for file in self._plan:
-            if group and file.key != group[0].key:
-                yield group
-                group = []
-            group.append(file)
-        if group:
-            yield group
+        for _, group in groupby(self._plan, attrgetter("key")):
+            yield list(group)
 
     def url(self, file: PlannedFile) -> str:
         """How a file of the plan is opened."""
         return self._listing.url(file)
 
     def _find_clashes(self) -> None:
+        fields = self._listing.fields()
+        if not self._listing.several and len({field.lower() for field in fields}) == len(fields):
+            return  # the names of one root differ, so two files of a sample have different fields
         for group in self.members():
             if len(group) == 1:
                 continue
@@ -188,9 +186,9 @@ class FolderSource(SampleSource):
                 self._listing.problem(file, reason)
 
     def _find_arbitrary_fields(self) -> None:
-        arbitrary = arbitrary_fields(file.field for file in self._plan)
-        if not arbitrary:
+        if not arbitrary_fields(self._listing.fields()):
             return
+        arbitrary = arbitrary_fields(file.field for file in self._plan)
         for file in self._plan:
             if file.field in arbitrary:
                 reason = (
@@ -237,16 +235,6 @@ class _Inputs(Sequence[InputFile]):
 
     def _input(self, file: PlannedFile) -> InputFile:
         return InputFile(file.name, self._listing.url(file), file.size)
-
-
-def _checked(wanted: Callable[[str], bool], check: Callable[[str], None]) -> Callable[[str], bool]:
-    def checked(name: str) -> bool:
-        if not wanted(name):
-            return False
-        check(name)
-        return True
-
-    return checked
 
 
 def _fill(reader: BinaryIO, target: memoryview) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch
-from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, count_lines, line_blocks
+from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, line_blocks
 from atdata_cli.sources.stream import Meter
 
 __all__ = ["JsonlSource"]
@@ -54,10 +54,9 @@ class JsonlSource(LineFiles):
 
     def _count_file(self, item: InputFile) -> int:
         with self._open(item) as reader:
-            return sum(self._records(block, 0) for block in line_blocks(reader, item))
+            return sum(map(self._count_block, line_blocks(reader, item)))
 
-    def _records(self, block: bytes, start: int) -> int:
-        lines = count_lines(block, start)
+    def _records(self, block: bytes, start: int, lines: int) -> int:
         # If as many lines begin with a brace as there are lines, none is blank.
         if block.count(b"\n{", start) + block.startswith(b"{", start) == lines:
             return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from atdata_cli.errors import NotFoundError, UsageError
@@ -37,6 +37,21 @@ class PlannedFile(NamedTuple):
         return f"{self.key}.{self.field}"
 
 
+class _Field(NamedTuple):
+    """What all files of one field have in common.
+
+    Attributes
+    ----------
+    is_selected : they are asked for.
+    is_odd : its beginning is hardly that of an extension.
+    reason : why they cannot be members.
+    """
+
+    is_selected: bool
+    is_odd: bool
+    reason: str | None
+
+
 class Listing:
     """Collects the files of one root after another.
 
@@ -48,7 +63,7 @@ class Listing:
     files : how places are listed.
     wanted : which relative paths are taken.
     fields : only these fields; None for all.
-    several : there is more than one root.
+    check : given a relative path, raises if it does not belong; it is asked once for each field.
 
     Attributes
     ----------
@@ -56,10 +71,17 @@ class Listing:
     problems : the others that should be members, with the reason why they cannot.
     bad_keys : keys of problems: samples that would be incomplete.
     folders : how many of the roots are folders.
+    several : whether there is more than one root.
     """
 
     def __init__(
-        self, files: Files, wanted: Callable[[str], bool], fields: Sequence[str] | None, *, several: bool
+        self,
+        files: Files,
+        wanted: Callable[[str], bool],
+        fields: Sequence[str] | None,
+        check: Callable[[str], None] | None = None,
+        *,
+        several: bool,
     ) -> None:
         self.found: list[PlannedFile] = []
         self.problems: list[Reject] = []
@@ -68,12 +90,13 @@ class Listing:
         self._files = files
         self._wanted = wanted
         self._fields = None if fields is None else frozenset(fields)
-        self._field_reasons: dict[str, str | None] = {}
+        self._check = check
+        self._met: dict[str, _Field] = {}
         # What a root's files' URLs begin with, and the few URLs that are not simply that and the path.
         self._bases: list[str] = []
         self._odd_urls: dict[tuple[int, str], str] = {}
         # Which root had a key first matters only where there are several.
-        self._several = several
+        self.several = several
         self._first_root: dict[str, int] = {}
         self._hidden = 0
         self._others: list[str] = []
@@ -99,6 +122,10 @@ class Listing:
         else:
             hint = "read a pipe as standard input: -  with --from FORMAT"
             raise UsageError("a source must be a file or a folder", url=root, hint=hint)
+
+    def fields(self) -> Collection[str]:
+        """The fields of all files that were looked at."""
+        return self._met.keys()
 
     def url(self, file: PlannedFile) -> str:
         """How a file is opened."""
@@ -156,37 +183,42 @@ class Listing:
     def _add_named(self, root: int, name: str, info: FileInfo) -> None:
         split = split_name(name)
         if split is None:
+            if self._check is not None:
+                self._check(name)
             # With --fields nobody asked for a file that has none.
             if self._fields is None:
                 self._reject(info.url, _no_field(name), None)
             return
         key, field = split
-        if self._fields is not None and not self._is_selected(field):
+        met = self._met.get(field)
+        if met is None:
+            met = self._met[field] = self._meet(field, name)
+        if not met.is_selected:
             return
-        reason = check_key(key) or self._field_reason(field)
+        reason = check_key(key) or met.reason
         if reason is None and info.size is None:
             reason = "its size is not known without reading it: copy it to a disk first"
-        elif reason is None and "." in field and splits_unexpectedly(field):
+        elif reason is None and met.is_odd:
             reason = f"its name splits into key {key!r} and field {field!r}: rename it to {renamed(name)!r}"
         elif reason is None and not info.readable:
             reason = "it cannot be read: permission denied; check owner and mode"
         if reason is not None or info.size is None:
             self._reject(info.url, reason or "", key)
             return
-        order = self._first_root.setdefault(key, root) if self._several else 0
-        self.found.append(PlannedFile(order, key, field, root, info.size))
+        order = self._first_root.setdefault(key, root) if self.several else 0
+        # As PlannedFile(…) does it, without a call in Python: of a million files that is seconds.
+        self.found.append(tuple.__new__(PlannedFile, (order, key, field, root, info.size)))
 
-    def _is_selected(self, field: str) -> bool:
-        assert self._fields is not None
+    def _meet(self, field: str, name: str) -> _Field:
+        """What is to be known of a field, at the first of its files: most folders have few fields."""
+        if self._check is not None:
+            self._check(name)
+        is_odd = splits_unexpectedly(field)
         # ``IMG.0001.jpg`` is meant by ``--fields jpg``, and must not vanish without a word.
-        return field in self._fields or (splits_unexpectedly(field) and field.rpartition(".")[2] in self._fields)
-
-    def _field_reason(self, field: str) -> str | None:
-        try:
-            return self._field_reasons[field]
-        except KeyError:
-            reason = self._field_reasons[field] = check_field(field)
-            return reason
+        is_selected = (
+            self._fields is None or field in self._fields or (is_odd and field.rpartition(".")[2] in self._fields)
+        )
+        return _Field(is_selected, is_odd, check_field(field))
 
     def _reject(self, where: str, reason: str, key: str | None) -> None:
         self.problems.append(Reject(where, reason, key=key))

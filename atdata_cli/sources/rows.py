@@ -13,7 +13,7 @@ from atdata_cli.sources.base import Files, InputFile, RowBatch, RowSource
 from atdata_cli.sources.pieces import Cuts, RowPiece, Slice
 from atdata_cli.sources.stream import CommandInput, Meter, is_compressed, is_stream, open_decompressed
 
-__all__ = ["BATCH_ROWS", "BLOCK", "MAX_ROW", "LineFiles", "RowFiles", "clip", "count_lines", "drop_bom", "line_blocks"]
+__all__ = ["BATCH_ROWS", "BLOCK", "MAX_ROW", "LineFiles", "RowFiles", "clip", "drop_bom", "line_blocks"]
 
 BATCH_ROWS = 1000
 BLOCK = 512 << 10
@@ -141,19 +141,25 @@ class LineFiles(RowFiles):
                 yield None
                 return
             line += block.count(b"\n", 0, pos)
-            left = self._records(block, pos)
-            dense = left == count_lines(block, pos)
+            lines = _count_lines(block, pos)
+            after = line + lines - (not block.endswith(b"\n"))
+            left = self._records(block, pos, lines)
             while cuts.left <= left:
                 wanted = int(cuts.left)
-                start, pos = pos, self._after(block, pos, wanted, dense=dense)
+                start, pos = pos, self._after(block, pos, wanted, dense=lines == left)
                 line += block.count(b"\n", start, pos)
+                lines -= wanted  # where all lines are records; else only more than *left*
                 left -= wanted
                 cuts.take(wanted)
                 cuts.next_shard()
                 yield _End(at + pos, line)
             cuts.take(left)
-            line += block.count(b"\n", pos)
+            line = after
             at += len(block)
+
+    def _count_block(self, block: bytes) -> int:
+        """How many records there are in a block."""
+        return self._records(block, 0, _count_lines(block, 0))
 
     def _header_end(self, block: bytes) -> int | None:
         """Where the first block's header ends; None if that cannot be told."""
@@ -164,8 +170,8 @@ class LineFiles(RowFiles):
         return True
 
     @abstractmethod
-    def _records(self, block: bytes, start: int) -> int:
-        """How many records there are in a block's lines from *start* on."""
+    def _records(self, block: bytes, start: int, lines: int) -> int:
+        """How many records there are in the *lines* of a block from *start* on."""
 
     @staticmethod
     @abstractmethod
@@ -181,8 +187,8 @@ class LineFiles(RowFiles):
         return start
 
 
-def count_lines(block: bytes, start: int) -> int:
-    """How many lines, whole ones and a last one without an end, there are from *start* on."""
+def _count_lines(block: bytes, start: int) -> int:
+    """How many lines there are from *start* on; the last one may lack its end."""
     return block.count(b"\n", start) + (start < len(block) and not block.endswith(b"\n"))
 
 

@@ -535,8 +535,14 @@ def _bytewise(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name + "/" if entry_kind(entry) == "folder" else entry.name)
 
 
-def entry_kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
-    """What an entry is, or what it links to; ``other`` is a device, pipe or socket, or a link to nothing."""
+def entry_kind(entry: os.DirEntry[str], base: str = "") -> Literal["file", "folder", "other"]:
+    """What an entry is, or what it links to; ``other`` is a device, pipe or socket, or a link to nothing.
+
+    Parameters
+    ----------
+    entry : as ``os.scandir`` gives it.
+    base : what its path begins with, if it is one of an open folder and does not know that.
+    """
     try:
         if entry.is_file():
             return "file"
@@ -544,7 +550,7 @@ def entry_kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link to itself
             return "other"
-        raise from_os_error(error, entry.path, doing="read") from error
+        raise from_os_error(error, base + entry.path, doing="read") from error
 
 
 @contextlib.contextmanager

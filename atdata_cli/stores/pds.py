@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from types import TracebackType
-from typing import IO, Any, BinaryIO, NoReturn, Protocol
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
 
 from atdata_cli.atproto.blobs import (
     UPLOAD_BLOB,
@@ -45,9 +45,12 @@ from atdata_cli.errors import (
 from atdata_cli.refs import parse, redact
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import MANIFEST
-from atdata_cli.shards.protocols import Chunk, ObjectInfo
+from atdata_cli.shards.protocols import Chunk, ObjectInfo, ShardSink
 from atdata_cli.shards.transfer import ShardReader
 from atdata_cli.stores.base import ShardUrls, StoreBase
+
+if TYPE_CHECKING:
+    from atdata_cli.shards.write import WriteResult
 
 __all__ = ["BlobUrls", "BlobWrite", "Body", "NamelessFolder", "PDSBlobStore"]
 
@@ -82,11 +85,12 @@ class BlobWrite:
 
     Attributes
     ----------
-    result : what :func:`atdata_cli.shards.write.write` returned; its manifest is stored nowhere.
-    urls : of the shards, in order; empty for a dry run.
+    result : what :func:`atdata_cli.shards.write.write` returned; its manifest is stored nowhere, and ``stored`` are the
+        shards that were sent: of a dry run, those that would be.
+    urls : of the shards, in order.
     """
 
-    result: Any
+    result: WriteResult
     urls: BlobUrls
 
 
@@ -192,6 +196,7 @@ class PDSBlobStore(StoreBase):
         ledger: BlobLedger | None = None,
         most_shards: int | None = None,
         check: Callable[[str], None] | None = None,
+        dry_run: bool = False,
         **more: Any,
     ) -> BlobWrite:
         """Upload a dataset's shards; what the command line does.
@@ -204,7 +209,8 @@ class PDSBlobStore(StoreBase):
         ledger : that of *name*, if it is open already.
         most_shards : how many an entry has room for; the one after them is an error.
         check : called with the CID of each shard before it is sent; what it raises ends the run.
-        **more : ``rejects``, ``progress`` and ``dry_run``, see :func:`atdata_cli.shards.write.write`.
+        dry_run : make the shards, to know their CIDs, and send none.
+        **more : ``rejects`` and ``progress``, see :func:`atdata_cli.shards.write.write`.
 
         Raises
         ------
@@ -213,21 +219,25 @@ class PDSBlobStore(StoreBase):
         """
         from atdata_cli.shards.write import write
 
-        options = self._fitting(options)
-        if more.get("dry_run"):
-            planned = write(source, _Uploads(self, None), name, options, **more)
-            return BlobWrite(planned, BlobUrls(self.did, ()))
         ledger = ledger or self.ledger(name)
-        with _Uploads(self, ledger, most_shards, check) as uploads:
+        with _Uploads(self, ledger, most_shards, check, dry_run=dry_run) as uploads:
             try:
-                result = write(source, uploads, name, options, **more)
+                result = write(source, uploads, name, self._fitting(options), **more)
             except (DataError, UsageError, NotFoundError, OccupiedError):
                 uploads.cancel()
                 with suppress(AtdataError):  # the first error is the one to tell
                     ledger.release()
                 raise
-            blobs = [uploads.blobs[shard] for shard, _ in result.shards()]
-        return BlobWrite(result, BlobUrls(self.did, blobs))
+            made = list(result.shards())
+            sent = [row for shard, row in made if shard in uploads.sent]
+            urls = BlobUrls(self.did, [uploads.blobs[shard] for shard, _ in made])
+        return BlobWrite(dataclasses.replace(result, stored=sent), urls)
+
+    def plan(self, source: Any, name: str, options: WriteOptions) -> WriteResult:
+        """What a write would make, as far as can be known without making it; see :meth:`write`."""
+        from atdata_cli.shards.write import write
+
+        return write(source, NamelessFolder(), name, self._fitting(options), dry_run=True)
 
     def _fitting(self, options: WriteOptions) -> WriteOptions:
         if options.compress is not None:
@@ -263,7 +273,8 @@ class PDSBlobStore(StoreBase):
             assert sha256 is not None
         if size > self.limit:
             raise self._too_large(size)
-        return self.send(shard, size, sha256, ledger, shard.stop)
+        kept = None if ledger is None else ledger.keep(blob_cid(sha256), size)
+        return kept or self.send(shard, size, sha256, ledger, shard.stop)
 
     def send(
         self,
@@ -273,17 +284,13 @@ class PDSBlobStore(StoreBase):
         ledger: BlobLedger | None = None,
         stop: threading.Event | None = None,
     ) -> Blob:
-        """Upload what is known to have this size and SHA-256; see :meth:`upload`.
+        """Upload what is known to have this size and SHA-256, whether the server has it or not; see :meth:`upload`.
 
         Parameters
         ----------
         stop : ends a pause between two attempts once it is set.
         """
         cid = blob_cid(sha256)
-        if ledger is not None:
-            kept = ledger.keep(cid, size)
-            if kept is not None:
-                return kept
         try:
             answer = self.account.send(UPLOAD_BLOB, lambda: self._content(body, cid), size, TAR, stop=stop)
         except TooLargeError as error:
@@ -442,6 +449,10 @@ class NamelessFolder(StoreBase):
         """Nothing that could be opened is kept."""
         raise NotFoundError("shards on their way cannot be read", url=self.url(name))
 
+    def create(self, name: str) -> ShardSink:
+        """A shard that is made to know what it would be."""
+        return _Counter(self._sizes, name)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Everything, for there is one dataset only."""
         return (info for name in sorted({*self._small, *self._sizes}) if (info := self.stat(name)) is not None)
@@ -472,6 +483,21 @@ class NamelessFolder(StoreBase):
         self._sizes.pop(name, None)
 
 
+class _Counter:
+    """A shard of which only the size is kept."""
+
+    def __init__(self, sizes: dict[str, int], name: str) -> None:
+        self._sizes, self._name, self._size = sizes, name, 0
+
+    def write(self, chunk: Chunk) -> None:
+        self._size += len(chunk)
+
+    def commit(self) -> None:
+        self._sizes[self._name] = self._size
+
+    def abort(self) -> None: ...
+
+
 class _Uploads(NamelessFolder):
     """Stands for the folder that a dataset is written to: shards become blobs, small objects stay in memory.
 
@@ -480,25 +506,31 @@ class _Uploads(NamelessFolder):
     Parameters
     ----------
     store : where they go.
-    ledger : keeps the blobs alive; None for a dry run.
+    ledger : keeps the blobs alive.
     most : shards that an entry has room for.
     check : called with the CID of each shard before it is sent.
+    dry_run : send nothing.
 
     Attributes
     ----------
     blobs : name of a shard to its blob.
+    sent : names of those that the server did not have.
     """
 
     def __init__(
         self,
         store: PDSBlobStore,
-        ledger: BlobLedger | None,
-        most: int | None = None,
-        check: Callable[[str], None] | None = None,
+        ledger: BlobLedger,
+        most: int | None,
+        check: Callable[[str], None] | None,
+        *,
+        dry_run: bool,
     ) -> None:
         super().__init__()
-        self._check = check
         self.blobs: dict[str, Blob] = {}
+        self.sent: set[str] = set()
+        self._check = check
+        self._dry_run = dry_run
         self._most = most
         self._store = store
         self._ledger = ledger
@@ -515,7 +547,7 @@ class _Uploads(NamelessFolder):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.cancel()
-        if error is not None and self._ledger is not None:
+        if error is not None:
             with suppress(AtdataError):  # the first error is the one to tell
                 self._ledger.flush()
 
@@ -557,14 +589,20 @@ class _Uploads(NamelessFolder):
                 raise _given_up()
         try:
             self._collect(wait=False)
-            self._pending[name] = self._pool.submit(self._upload, file, size, sha256), file
+            self._pending[name] = self._pool.submit(self._upload, name, file, size, sha256), file
             self._sizes[name] = size
         except BaseException:
             file.close()
             raise
 
-    def _upload(self, file: IO[bytes], size: int, sha256: str) -> Blob:
+    def _upload(self, name: str, file: IO[bytes], size: int, sha256: str) -> Blob:
         try:
+            kept = self._ledger.keep(blob_cid(sha256), size, tie=not self._dry_run)
+            if kept is not None:
+                return kept
+            self.sent.add(name)
+            if self._dry_run:
+                return Blob(blob_cid(sha256), size, TAR)
             return self._store.send(_Spool(file, self._stop), size, sha256, self._ledger, self._stop)
         finally:
             file.close()
@@ -580,8 +618,7 @@ class _Uploads(NamelessFolder):
     def put(self, name: str, data: bytes) -> None:
         if name.endswith(MANIFEST):
             self._collect(wait=True)
-            if self._ledger is not None:
-                self._ledger.flush()
+            self._ledger.flush()
         super().put(name, data)
 
 

@@ -50,10 +50,11 @@ class SeenInputs:
         if version is None or info.kind != "file":
             self._told = self._told and info.kind == "folder"
             return
-        changed = version.partition(":")[0]
-        if changed.isdecimal() and int(changed) > self._began - _SETTLED_NS:
-            self._told = False
-            return
+        if isinstance(version, tuple):
+            if version[0] > self._began - _SETTLED_NS:
+                self._told = False
+                return
+            version = ":".join(map(str, version))
         text = f"{info.url}\0{info.size}\0{version}".encode("utf-8", "surrogateescape")
         self._total += int.from_bytes(hashlib.blake2b(text, digest_size=_DIGEST).digest(), "big")
         self._files += 1

@@ -140,7 +140,9 @@ def test_what_is_not_published(cli, data, rows_file, tmp_path):
     cli("publish", "-", "@local/x").failed(2, "standard input")
     cli("publish", "out", "@local/x", "--blobs").failed(2, "@HANDLE/NAME")
     cli("publish", "out", "@local/-x").failed(2, "cannot name a dataset")
-    cli("publish", "memory://x", "@local/x").failed(3, "memory://x")
+    cli("publish", "memory://x", "@local/x").failed(2, "in memory")
+    # Before anything is asked of the server.
+    cli("publish", "https://me:secret@data.invalid/a.tar", "@local/x").failed(2, "a password")
     (tmp_path / "unfinished" / ".atdata").mkdir(parents=True)
     (tmp_path / "unfinished" / ".atdata" / "job.json").write_text("{}")
     cli("publish", "unfinished", "@local/x").failed(6, "unfinished")

@@ -131,9 +131,12 @@ def write(account: Account, source: Path, name: str = "mini", **more: Any) -> An
 
 def test_rows_are_written_straight_into_the_pds(index, pds_account, rows, tmp_path):
     planned = write(pds_account, rows, max_count=100, dry_run=True)
-    assert (planned.result.status, planned.urls, counts(pds_account)) == ("planned", [], (0, 0, 0))
+    assert (planned.result.status, counts(pds_account), pds_account.blobs()) == ("planned", (0, 0, 0), [])
     done = write(pds_account, rows, max_count=100, description="d", tags=["t"])
     assert done.published.status == "published"
+    assert planned.urls == done.urls
+    assert planned.published.records[1][1]["storage"] == done.published.records[1][1]["storage"]
+    assert [row.name for row in done.result.stored] == [f"shard-{n:06d}.tar" for n in range(10)]
     local = LocalStore(str(tmp_path)).write_shards(open_source(str(rows)), prefix="out", maxcount=100)
     assert stored(pds_account, done.published.uri) == [Path(url).read_bytes() for url in local]
     assert done.urls == [
@@ -141,8 +144,10 @@ def test_rows_are_written_straight_into_the_pds(index, pds_account, rows, tmp_pa
         for one in pds_account.records(ENTRY)[0]["value"]["storage"]["blobs"]
     ]
     assert pds_account.records(UPLOAD) == []
-    again = write(pds_account, rows, max_count=100)
-    assert (again.published.status, again.published.uri, again.urls) == ("unchanged", done.published.uri, done.urls)
+    for dry_run in (False, True):
+        again = write(pds_account, rows, max_count=100, dry_run=dry_run)
+        assert (again.result.status, again.published.uri, again.urls) == ("unchanged", done.published.uri, done.urls)
+        assert not again.result.stored
     assert counts(pds_account) == (1, 1, 1)
     found = AtmosphereIndex(pds_account.did).find("mini")
     assert (found.samples, found.encoding, found.description, found.tags) == (1000, "msgpack", "d", ("t",))
@@ -154,6 +159,7 @@ def test_rows_are_written_straight_into_the_pds(index, pds_account, rows, tmp_pa
     changed = write(pds_account, rows, max_count=100, version="2.0.0")
     assert changed.published.status == "updated"
     assert len(set(changed.urls) & set(done.urls)) == 10
+    assert [row.name for row in changed.result.stored] == ["shard-000010.tar"]
     assert len(stored(pds_account, done.published.uri)) == 10
     assert counts(pds_account) == (1, 2, 2)
 

@@ -21,7 +21,7 @@ from atdata_cli.errors import AtdataError, ExitCode, OccupiedError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.blobs import upload as copy_into
 from atdata_cli.shards.reader import Shard
-from atdata_cli.shards.transfer import ShardReader
+from atdata_cli.shards.transfer import ShardReader, Stages
 from atdata_cli.stores.base import ShardUrls
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.pds import PDSBlobStore
@@ -122,7 +122,7 @@ def test_equal_shards_are_one_blob(index, pds_account, tmp_path):
         located=dataclasses.replace(publication.located, shards=both),
     )
     store = PDSBlobStore(index.account)
-    done = copy_into(publication, store, ledger := store.ledger("x"))
+    done = copy_into(publication, store, ledger := store.ledger("x"), Stages())
     assert len({shard.url for shard in done.shards}) == 1
     assert len(pds_account.blobs()) == 1
     ledger.release()
