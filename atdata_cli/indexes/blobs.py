@@ -177,7 +177,7 @@ def upload(publication: Publication, store: PDSBlobStore, ledger: BlobLedger, pr
     def put(stream: ShardReader) -> Blob:
         return store.upload(stream, ledger=ledger)
 
-    sent = copy_shards(shards, publication.files, put, jobs=store.parallel, progress=transfer)
+    sent = copy_shards(shards, publication.files, put, jobs=store.parallel, progress=transfer, compared=True)
     blobs.update(zip(missing, sent, strict=True))
     ledger.flush()
     return with_blobs(publication, BlobUrls(store.did, [blob for blob in blobs.values() if blob is not None]))

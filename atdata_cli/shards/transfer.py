@@ -143,6 +143,8 @@ class ShardReader:
     files : how it is opened.
     stop : once set, the next read gives the shard up.
     progress : told of every byte.
+    compared : whoever takes it compares the SHA-256 with what is expected, if that is known: it need not be done here,
+        and the last bytes tell nothing. See :meth:`compare`.
 
     Attributes
     ----------
@@ -160,6 +162,7 @@ class ShardReader:
         index: int = 0,
         stop: threading.Event | None = None,
         progress: TransferProgress | None = None,
+        compared: bool = False,
     ) -> None:
         self.shard = shard
         self.index = index
@@ -171,6 +174,7 @@ class ShardReader:
         self._progress = progress or TransferProgress()
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
+        self._hashed = self.expected is None or not compared
         self._at = 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -187,7 +191,8 @@ class ShardReader:
             return b""
         left = CHUNK if self.size is None else self.size - self._at
         data = self._next(min(size, CHUNK, left))
-        self._hash.update(data)
+        if self._hashed:
+            self._hash.update(data)
         self._at += len(data)
         self._progress.add(byte_count=len(data))
         if not data or self._at == self.size:
@@ -209,6 +214,18 @@ class ShardReader:
         """Whether nothing of it was read."""
         return not self._at and self.sha256 is None
 
+    def compare(self) -> None:
+        """Read it whole, and compare its SHA-256 after all: whether it is to blame for what its taker has got.
+
+        Raises
+        ------
+        IntegrityError : it is not what it should be.
+        """
+        self._hashed = True
+        self.rewind()
+        for _ in self:
+            pass
+
     def close(self) -> None:
         """Let go of the source."""
         file, self._file = self._file, None
@@ -228,6 +245,9 @@ class ShardReader:
         self.close()
         if larger:
             raise self._wrong(f"it is larger than the {self.size} bytes that it should have")
+        if not self._hashed:
+            self.sha256 = self.expected
+            return
         digest = self._hash.hexdigest()
         if self.expected is not None and digest != self.expected.lower():
             raise self._wrong(f"its SHA-256 is {digest}, and should be {self.expected}")
@@ -297,6 +317,7 @@ def copy_shards(
     *,
     jobs: int = JOBS,
     progress: TransferProgress | None = None,
+    compared: bool = False,
 ) -> list[_Result]:
     """Give each shard as a checked stream to *put*, many at a time.
 
@@ -308,6 +329,7 @@ def copy_shards(
         to abort when the stream raises, which it does instead of giving the last bytes of a shard that is not right.
     jobs : shards under way at once.
     progress : told how far it is.
+    compared : *put* compares the SHA-256 of what it has stored with what is expected.
 
     Returns
     -------
@@ -321,7 +343,7 @@ def copy_shards(
     told = progress or TransferProgress()
 
     def transfer(index: int, shard: Shard, stop: threading.Event) -> _Result:
-        with ShardReader(shard, files, index=index, stop=stop, progress=told) as stream:
+        with ShardReader(shard, files, index=index, stop=stop, progress=told, compared=compared) as stream:
             result = put(stream)
             if stream.untouched:  # the same bytes are there already
                 told.add(byte_count=shard.size or 0)

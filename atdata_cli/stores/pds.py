@@ -256,8 +256,8 @@ class PDSBlobStore(StoreBase):
 
         Parameters
         ----------
-        shard : checks itself as it is read, so that a damaged one is never sent to its end. If its size and SHA-256
-            are not known before, it is read once more for them.
+        shard : the server hashes what it gets, and answers with its CID, so that a shard whose SHA-256 is known need
+            not be hashed here. If it is not, the shard is read once more for it.
         ledger : keeps the blob alive; without one that is the caller's care. What it knows is neither sent again nor
             read.
 
@@ -274,7 +274,13 @@ class PDSBlobStore(StoreBase):
         if size > self.limit:
             raise self._too_large(size)
         kept = None if ledger is None else ledger.keep(blob_cid(sha256), size)
-        return kept or self.send(shard, size, sha256, ledger, shard.stop)
+        if kept is not None:
+            return kept
+        try:
+            return self.send(shard, size, sha256, ledger, shard.stop)
+        except IntegrityError:
+            shard.compare()
+            raise
 
     def send(
         self,

@@ -23,6 +23,7 @@ from tests.servers.seaweed import S3Server, make_bucket, remove_bucket, shared_s
 OURS = str(Path(sys.executable).with_name("atdata-cli"))
 SCRIPTS = Path(__file__).parent / "peers"
 MEMORY = 300_000_000
+PDS_MEMORY = 200_000_000
 
 Place = Callable[[], AbstractContextManager[str]]
 
@@ -163,13 +164,14 @@ def pds(setting: Setting) -> Iterator[Contest]:
     with _pds_server(setting.work) as server, _shards(setting.work, source, "--max-size", f"{50 << 20}") as ready:
         url = f"{server.url}/xrpc/com.atproto.repo.uploadBlob"
         curl = "curl -fsS -X POST -H Expect: -H 'Content-Type: application/x-tar' -H \"Authorization: Bearer $TOKEN\""
+        publish, write = (
+            f"{OURS} {command} @$ATDATA_HANDLE/x" for command in (f"publish --blobs {ready}", f"write {source}")
+        )
         one_by_one = f'for file in {ready}/*.tar; do {curl} -T "$file" {url}; done'
         contenders = [
-            Contender(
-                "atdata-cli publish --blobs", lambda me: f"{me}; {OURS} publish {ready} @$ATDATA_HANDLE/x --blobs"
-            ),
+            Contender("atdata-cli publish --blobs", lambda me: f"{me}; {publish}", rss=PDS_MEMORY),
             Contender("curl, file by file", lambda me: f"{me}; {one_by_one}", slower=1 / 1.2),
-            Contender("atdata-cli write", lambda me: f"{me}; {OURS} write {source} @$ATDATA_HANDLE/x"),
+            Contender("atdata-cli write", lambda me: f"{me}; {write}", rss=PDS_MEMORY),
         ]
         shards = sum(name.endswith(".tar") for name in os.listdir(ready))
         title = f"{_gigabytes(ready)} in {shards} shards to a PDS on this machine"
@@ -200,6 +202,32 @@ def _repacked(setting: Setting, ready: str, count: str = "2000") -> tuple[list[C
     contenders = [
         Contender("atdata-cli", lambda out: [OURS, "write", ready, f"{out}/again", "--max-count", count]),
         Contender("tar xf of each, then tar cf", lambda out: repack.format(ready, out), slower=3),
+    ]
+    return contenders, partial(_folder, setting.work)
+
+
+@contextmanager
+def jobs_rows(setting: Setting) -> Iterator[Contest]:
+    """Two processes against one, rows."""
+    source = str(corpora.rows_file(setting.work))
+    yield Contest(f"{corpora.ROWS:,} JSON lines, by jobs", *_by_jobs(setting, source))
+
+
+@contextmanager
+def jobs_images(setting: Setting) -> Iterator[Contest]:
+    """Two processes against one, files."""
+    source = str(corpora.some_images_folder(setting.work))
+    yield Contest(f"{corpora.SOME_IMAGES:,} images with JSON, by jobs", *_by_jobs(setting, source))
+
+
+def _by_jobs(setting: Setting, source: str) -> tuple[list[Contender], Place]:
+    contenders = [
+        Contender("atdata-cli -j 2", lambda out: [OURS, "write", "-j", "2", source, f"{out}/x", "--max-count", "1000"]),
+        Contender(
+            "atdata-cli -j 1",
+            lambda out: [OURS, "write", "-j", "1", source, f"{out}/x", "--max-count", "1000"],
+            slower=1.7,
+        ),
     ]
     return contenders, partial(_folder, setting.work)
 
@@ -290,6 +318,8 @@ CONTESTS: Mapping[str, Callable[[Setting], AbstractContextManager[Contest]]] = {
     "s3": s3,
     "reshard": reshard,
     "reshard-rows": reshard_rows,
+    "jobs-rows": jobs_rows,
+    "jobs-images": jobs_images,
     "dry-run": dry_run,
     "pds": pds,
     "memory": memory,

@@ -115,9 +115,9 @@ def test_a_shard_that_is_not_what_the_manifest_says_is_not_published(index, pds_
     data = bytearray(Path(url).read_bytes())
     data[1000] ^= 1
     Path(url).write_bytes(data)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="its SHA-256 is"):
         index.publish(prepared(str(tmp_path / "out"), blobs=True))
-    assert counts(pds_account) == (0, 0, 0)
+    assert (counts(pds_account), pds_account.blobs()) == ((0, 0, 0), [])
 
 
 def write(account: Account, source: Path, name: str = "mini", **more: Any) -> Any:
