@@ -7,18 +7,16 @@ REFERENCE := .venv-reference
 PEERS := .venv-peers
 PDS := .build/pds
 DEMO := .venv-demo
-LOWEST := .venv-lowest
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test torture test-lowest check docs bench dist release-check lock clean
+.PHONY: demo test torture check docs packages ranges release-check lock picture bench clean
 
-# The environment of the project: editable, with what the checks and tests need (servers included), in the versions of
-# constraints.txt, which `make lock` renews.
-$(STAMP): pyproject.toml constraints.txt
+# The environment of the project: editable, with what the checks and tests need (servers included).
+$(STAMP): pyproject.toml dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[parquet,report]' --group check --group test
+	$(BIN)/pip install --quiet --constraint dev.lock --editable '.[parquet,report]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.
@@ -57,29 +55,6 @@ check: $(STAMP)
 	$(BIN)/python -m man.generate --check
 	$(BIN)/python -m completions.generate --check
 
-# The oldest versions that pyproject.toml names.
-test-lowest: $(STAMP) $(SYSTEM)
-	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(LOWEST)
-	$(BIN)/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[parquet,report]'
-	$(BIN)/uv pip install --quiet --python $(LOWEST) --group test
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadgroup tests/unit tests/contract/test_s3.py \
-	  tests/contract/test_filesystem.py tests/contract/test_atmosphere.py tests/cli/test_write.py \
-	  tests/cli/test_resolve.py tests/cli/test_inspect.py tests/cli/test_publish.py tests/cli/test_startup.py
-
-# The newest versions of everything, for make and CI until they are renewed again.
-lock: $(STAMP)
-	$(BIN)/uv pip compile --quiet --universal --upgrade --no-annotate --no-header \
-	  --custom-compile-command 'make lock' pyproject.toml --all-extras --group check --group test -o constraints.txt
-
-# What is published: to be looked at, and uploaded with twine.
-dist: $(STAMP)
-	rm -rf dist
-	$(BIN)/python -m build
-	$(BIN)/twine check --strict dist/*
-
-release-check: $(STAMP) dist
-	$(BIN)/python .ci/release.py
-
 # Man pages and completions, from the program; they are committed.
 docs: $(STAMP)
 	$(BIN)/python -m man.generate
@@ -91,6 +66,23 @@ $(PEERS)/.installed: tests/benchmarks/environment.py
 	touch $@
 
 # Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
+# The wheel, as pip, pipx and uv install it for every Python at hand; the dependencies' oldest and newest releases.
+packages ranges: $(STAMP)
+	$(BIN)/python -m tests.packages $(subst packages,installs,$@)
+
+# Whether this commit can be released: version, changelog and tag agree, and all is committed.
+release-check: $(STAMP)
+	$(BIN)/python .ci/release.py
+
+# The releases that the environment of the project is made of.
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --all-extras \
+	  --group check --group test pyproject.toml --output-file dev.lock
+
+# The picture of the README: real commands on a real terminal.
+picture: $(STAMP) demo
+	$(BIN)/python -m tests.demo.picture demo-out/data docs/terminal.svg
+
 bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
 	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md
 
@@ -109,4 +101,4 @@ demo:
 	$(DEMO)/bin/python tests/demo/glance.py demo-out/digits demo-out/photos demo-out/weather
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) $(PEERS) $(PDS) $(DEMO) $(LOWEST) dist demo-out .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) $(PEERS) $(PDS) $(DEMO) demo-out .mypy_cache .ruff_cache .hypothesis

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from atdata_cli.sources.pieces import Opened
     from atdata_cli.sources.stream import Meter
 
-__all__ = ["OpenTar", "TarSource"]
+__all__ = ["MemberBlob", "OpenTar", "Range", "TarSource"]
 
 # Members up to this size are handed over as bytes, as long as a sample's stay below the total.
 _SMALL = 256 * 1024
@@ -313,7 +313,7 @@ class OpenTar:
         if self.seekable:
             if self._contents is None:
                 self._contents = self._closing.enter_context(contextlib.closing(self.files.open(self._item.url)))
-            return _Range(self._contents, member.offset, size, self.place(member)), 0
+            return Range(self._contents, member.offset, size, self.place(member)), 0
         return self._spool_content(member), 0
 
     def _spool_content(self, member: Member) -> Value:
@@ -330,7 +330,7 @@ class OpenTar:
         except OSError as error:
             raise from_os_error(error, tempfile.gettempdir(), doing="write to") from error
         self._spooled += member.size
-        return _Range(self._spool, offset, member.size, self.place(member))
+        return Range(self._spool, offset, member.size, self.place(member))
 
     def forget(self) -> None:
         """Give back the temporary space of the sample that has been taken."""
@@ -386,7 +386,7 @@ class MemberBlob(WholeBlob):
         return True
 
 
-class _Range:
+class Range:
     """A part of an open file as a blob."""
 
     __slots__ = ("_file", "_offset", "size", "where")

@@ -207,6 +207,32 @@ def _repacked(setting: Setting, ready: str, count: str = "2000") -> tuple[list[C
 
 
 @contextmanager
+def jobs_rows(setting: Setting) -> Iterator[Contest]:
+    """Two processes against one, rows."""
+    source = str(corpora.rows_file(setting.work))
+    yield Contest(f"{corpora.ROWS:,} JSON lines, by jobs", *_by_jobs(setting, source))
+
+
+@contextmanager
+def jobs_images(setting: Setting) -> Iterator[Contest]:
+    """Two processes against one, files."""
+    source = str(corpora.some_images_folder(setting.work))
+    yield Contest(f"{corpora.SOME_IMAGES:,} images with JSON, by jobs", *_by_jobs(setting, source))
+
+
+def _by_jobs(setting: Setting, source: str) -> tuple[list[Contender], Place]:
+    contenders = [
+        Contender("atdata-cli -j 2", lambda out: [OURS, "write", "-j", "2", source, f"{out}/x", "--max-count", "1000"]),
+        Contender(
+            "atdata-cli -j 1",
+            lambda out: [OURS, "write", "-j", "1", source, f"{out}/x", "--max-count", "1000"],
+            slower=1.7,
+        ),
+    ]
+    return contenders, partial(_folder, setting.work)
+
+
+@contextmanager
 def dry_run(setting: Setting) -> Iterator[Contest]:
     """Planning alone."""
     source = str(corpora.files_folder(setting.work))
@@ -292,6 +318,8 @@ CONTESTS: Mapping[str, Callable[[Setting], AbstractContextManager[Contest]]] = {
     "s3": s3,
     "reshard": reshard,
     "reshard-rows": reshard_rows,
+    "jobs-rows": jobs_rows,
+    "jobs-images": jobs_images,
     "dry-run": dry_run,
     "pds": pds,
     "memory": memory,

@@ -98,11 +98,15 @@ def promises(contender: Contender, contest: Contest) -> list[Promise]:
 
 def _at_least(slower: float) -> str:
     """As a person says it: 14 × faster, or 1.25 × its time."""
-    return f"{slower:.3g} × faster" if slower >= 2 else f"≤ {1 / slower:.3g} × its time"
+    return f"{slower:.3g} × faster" if _is_factor(slower) else f"≤ {1 / slower:.3g} × its time"
 
 
 def _got(slower: float, ratio: float) -> str:
-    return f"{ratio:.3g} × faster" if slower >= 2 else f"{1 / ratio:.3g} × its time"
+    return f"{ratio:.3g} × faster" if _is_factor(slower) else f"{1 / ratio:.3g} × its time"
+
+
+def _is_factor(slower: float) -> bool:
+    return round(slower, 1) == slower and slower > 1
 
 
 def _verdict(promise: Promise) -> str:
