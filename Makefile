@@ -10,13 +10,13 @@ DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test torture check docs bench clean
+.PHONY: demo test torture check docs packages ranges release-check lock picture bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --editable '.[parquet,report]' --group check --group test
+	$(BIN)/pip install --quiet --constraint dev.lock --editable '.[parquet,report]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.
@@ -66,6 +66,23 @@ $(PEERS)/.installed: tests/benchmarks/environment.py
 	touch $@
 
 # Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
+# The wheel, as pip, pipx and uv install it for every Python at hand; the dependencies' oldest and newest releases.
+packages ranges: $(STAMP)
+	$(BIN)/python -m tests.packages $(subst packages,installs,$@)
+
+# Whether this commit can be released: version, changelog and tag agree, and all is committed.
+release-check: $(STAMP)
+	$(BIN)/python .ci/release.py
+
+# The releases that the environment of the project is made of.
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --all-extras \
+	  --group check --group test pyproject.toml --output-file dev.lock
+
+# The picture of the README: real commands on a real terminal.
+picture: $(STAMP) demo
+	$(BIN)/python -m tests.demo.picture demo-out/data docs/terminal.svg
+
 bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
 	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md
 

@@ -50,6 +50,8 @@ complete -c atdata-cli -n '__atdata_cli_is write' -l no-infer -d 'Leave all CSV 
 complete -c atdata-cli -n '__atdata_cli_is write' -l split -x -d 'Divide by key hash: train=0.9,val=0.1.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l split-by -x -d 'Keep samples of equal FIELD in one split.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l split-from -x -d 'Take the split from FIELD.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l shuffle -d 'Write all samples in a random order.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l seed -x -d 'Which random order --shuffle gives; default 0.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l compress -x -a 'gz' -d 'Compress the shards.'
 complete -c atdata-cli -n '__atdata_cli_is write' -s j -l jobs -x -d 'Processes; default the cores.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l if-exists -x -a 'resume update fail' -d 'What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.'

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from atdata_cli import S3DataStore
+from tests import distribution
 from tests.servers import pds, seaweed
 from tests.servers.seaweed import S3Server, make_bucket, remove_bucket
 
@@ -62,6 +63,12 @@ def s3_env(s3_server: S3Server) -> dict[str, str]:
 def store(s3_server: S3Server, s3_bucket: str) -> S3DataStore:
     """The bucket, to look at what is in it."""
     return S3DataStore(s3_server.credentials, bucket=s3_bucket)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> distribution.Distribution:
+    """The sdist and the wheel."""
+    return distribution.build(_common_folder(tmp_path_factory, worker_id) / "distribution")
 
 
 @pytest.fixture(scope="session")

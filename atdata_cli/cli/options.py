@@ -457,6 +457,8 @@ ShardsMultipleOf = Annotated[int | None, typer.Option(metavar="N", help="Make a 
 Split = Annotated[str | None, typer.Option(metavar="NAME=SHARE,...", help="Divide by key hash: train=0.9,val=0.1.")]
 SplitBy = Annotated[str | None, typer.Option(metavar="FIELD", help="Keep samples of equal FIELD in one split.")]
 SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the split from FIELD.")]
+Shuffle = Annotated[bool, typer.Option("--shuffle", help="Write all samples in a random order.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Which random order --shuffle gives; default 0.")]
 Compress = Annotated[Compression | None, typer.Option("--compress", help="Compress the shards.")]
 IfExistsOption = Annotated[
     IfExists,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from atdata_cli.samples.keys import KeyTemplate, UniqueKeys, check_field, check_
 from atdata_cli.samples.schema import FieldStats, observe_rows
 from atdata_cli.shards.embed import Embedder
 from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, Sample, Value, content
+from atdata_cli.sources.rows import BATCH_ROWS, BLOCK
+from atdata_cli.sources.shuffle import Ranks, Sorter
 
 __all__ = [
     "ENCODE_ERRORS",
@@ -27,6 +29,7 @@ __all__ = [
     "known_fields",
     "members",
     "pack",
+    "shuffled",
 ]
 
 KEY = "__key__"
@@ -50,6 +53,7 @@ class PlacedRows:
     ----------
     keys, rows : one of each a sample; every row has exactly the known fields, in their order.
     records : for each row, its number among all records of the input, 0-based.
+    files : for each row, the file that it is from, if they are not all from one.
     where : place of row *i*, as ``file:line``.
     """
 
@@ -58,10 +62,15 @@ class PlacedRows:
     lines: list[int]
     records: Sequence[int]
     batch: RowBatch
+    files: Sequence[InputFile] | None = None
+
+    def file(self, index: int) -> InputFile:
+        """The file that row *index* is from."""
+        return self.batch.file if self.files is None else self.files[index]
 
     def where(self, index: int) -> str:
         """The place of row *index*, as ``file:line``."""
-        return f"{self.batch.file.url}:{self.lines[index]}"
+        return f"{self.file(index).url}:{self.lines[index]}"
 
     def select(self, indexes: Sequence[int]) -> PlacedRows:
         """Some of the rows."""
@@ -71,6 +80,7 @@ class PlacedRows:
             [self.lines[i] for i in indexes],
             [self.records[i] for i in indexes],
             self.batch,
+            None if self.files is None else [self.files[i] for i in indexes],
         )
 
     def cut(self, start: int, stop: int) -> PlacedRows:
@@ -78,7 +88,8 @@ class PlacedRows:
         if start == 0 and stop >= len(self.keys):
             return self
         part = slice(start, stop)
-        return PlacedRows(self.keys[part], self.rows[part], self.lines[part], self.records[part], self.batch)
+        files = None if self.files is None else self.files[part]
+        return PlacedRows(self.keys[part], self.rows[part], self.lines[part], self.records[part], self.batch, files)
 
     def reject(self, index: int, reason: str) -> Reject:
         """A reject that shows the row."""
@@ -243,6 +254,25 @@ class RowPlacer:
         return fitted
 
 
+def shuffled(batches: Iterable[PlacedRows], seed: int) -> Iterator[PlacedRows]:
+    """The rows of all batches in the order of their ranks, which their place in the input and the seed decide."""
+    ranks = Ranks(seed)
+    files: dict[InputFile, int] = {}
+    with Sorter() as sorter:
+        for placed in batches:
+            for index, record in enumerate(placed.records):
+                file = files.setdefault(placed.file(index), len(files))
+                sorter.add(ranks.of(record), (placed.keys[index], placed.rows[index], placed.lines[index], file))
+        known = list(files)
+        done = 0
+        for some in sorter.batches(BATCH_ROWS, BLOCK):
+            keys, rows, lines, numbers = map(list, zip(*some, strict=True))
+            places = [known[number] for number in numbers]
+            records = range(done, done + len(keys))
+            done += len(keys)
+            yield PlacedRows(keys, rows, lines, records, RowBatch(places[0], rows, lines, range(len(rows)), 0), places)
+
+
 def _numbers(first: int, offsets: Sequence[int]) -> Sequence[int]:
     if isinstance(offsets, range):
         return range(first + offsets.start, first + offsets.stop)
@@ -278,7 +308,7 @@ def as_members(placed: PlacedRows, embedder: Embedder, on_reject: Callable[[Reje
     """Samples of one member a field: embedded files and bytes as they are, arrays as ``.npy``, the rest ``.json``."""
     for index, (key, row) in enumerate(zip(placed.keys, placed.rows, strict=True)):
         try:
-            fields = members(row, embedder, placed.batch.file)
+            fields = members(row, embedder, placed.file(index))
         except ENCODE_ERRORS as error:
             on_reject(placed.reject(index, explain(error)))
         else:
@@ -333,7 +363,7 @@ def embed_values(placed: PlacedRows, embedder: Embedder, on_reject: Callable[[Re
     good = []
     for index, row in enumerate(placed.rows):
         try:
-            for name, (_, blob) in embedder.embed(row, placed.batch.file).items():
+            for name, (_, blob) in embedder.embed(row, placed.file(index)).items():
                 row[name] = content(blob)
         except DataError as error:
             on_reject(placed.reject(index, error.message))

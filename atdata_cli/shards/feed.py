@@ -24,6 +24,7 @@ from atdata_cli.shards.encode import (
     known_fields,
     members,
     pack,
+    shuffled,
 )
 from atdata_cli.shards.job import Encoding, WriteOptions
 from atdata_cli.shards.plan import Limits, Splits, check_split_name
@@ -43,6 +44,7 @@ from atdata_cli.sources.base import (
     size_of,
 )
 from atdata_cli.sources.pieces import RowPiece, SamplePiece
+from atdata_cli.sources.shuffle import ShuffledSamples
 
 __all__ = ["Feed", "Piece", "PreparedRows", "Progress", "RejectSink", "Rejects", "RowFeed", "SampleFeed", "make_feed"]
 
@@ -398,7 +400,9 @@ class RowFeed(Feed):
     def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
         """See :class:`Feed`; rows of splits, and those that are cut by their bytes, come one after the other."""
         limits = limits_of(None)
-        if self.splits is not None or self._own_keys is None or not limits.by_record or limits.max_bytes is not None:
+        if self.splits is not None or self.options.shuffle or self._own_keys is None:
+            return iter(())
+        if not limits.by_record or limits.max_bytes is not None:
             return iter(())
         return self.source.pieces(limits.quota, size)
 
@@ -546,8 +550,8 @@ class RowFeed(Feed):
             on_keys=self.on_keys,
         )
         head, self._head = self._head, []
-        for batch in chain(_consume(head), self._rest):
-            yield placer.place(batch)
+        placed = map(placer.place, chain(_consume(head), self._rest))
+        return shuffled(placed, self.options.seed or 0) if self.options.shuffle else placed
 
     def _with_content(self, placed: PlacedRows) -> PlacedRows:
         return embed_values(placed, self._embedder, self.rejects.add) if self.options.embed else placed
@@ -640,6 +644,8 @@ def _doubtful(fields: tuple[str, ...]) -> list[str]:
 
 def make_feed(source: Source, options: WriteOptions, *, rejects: Rejects, progress: Progress) -> Feed:
     """The feed for a source's kind."""
+    if options.shuffle and isinstance(source, SampleSource):
+        source = ShuffledSamples(source, options.seed or 0)
     progress.source = source
     if isinstance(source, RowSource):
         return RowFeed(options, rejects, progress, source=source)

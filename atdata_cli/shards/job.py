@@ -40,6 +40,7 @@ class WriteOptions:
     shards : make exactly this many, even to one sample.
     shards_multiple_of : make a multiple of this many.
     split, split_by, split_from : see :class:`~atdata_cli.shards.plan.Splits`.
+    shuffle, seed : whether samples come in a random order, which one the seed says.
     compress : ``gz`` or None.
     on_error : what a sample that cannot be written does to the run.
     max_errors : rejects after which a run with ``skip`` fails all the same.
@@ -63,6 +64,8 @@ class WriteOptions:
     split: str | None = None
     split_by: str | None = None
     split_from: str | None = None
+    shuffle: bool = False
+    seed: int | None = None
     compress: Literal["gz"] | None = None
     on_error: Literal["fail", "skip"] = "fail"
     max_errors: int | None = None
@@ -92,6 +95,8 @@ class WriteOptions:
             raise UsageError(
                 "--shards and --shards-multiple-of spread samples evenly: leave out the limits they replace"
             )
+        if self.seed is not None and not self.shuffle:
+            raise UsageError("--seed says which order --shuffle gives: leave it out, or add --shuffle")
         if self.max_size is not None and self.max_size < 10_240:
             raise UsageError("--max-size is smaller than an empty tar (10240 bytes)")
         self.splits()
@@ -133,7 +138,7 @@ class WriteOptions:
 # Options that decide whether a run succeeds, never what its shards hold.
 _NO_BYTES = {"on_error", "max_errors", "min_samples", "allow_empty", "embed_root"}
 # Defaults that may also be given as what they stand for.
-_SAME_AS_NONE = {"max_count": DEFAULT_MAX_COUNT, "max_size": DEFAULT_MAX_BYTES}
+_SAME_AS_NONE = {"max_count": DEFAULT_MAX_COUNT, "max_size": DEFAULT_MAX_BYTES, "seed": 0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -201,7 +202,9 @@ def make_piece(setting: bytes, task: Task) -> Done:
     piece = task.piece
     rejects = _Collected(skip=common.options.on_error == "skip")
     source = piece.open(common.files)
-    feed = make_feed(source, common.options, rejects=rejects, progress=Progress())
+    # The order has been decided on.
+    options = dataclasses.replace(common.options, shuffle=False, seed=None)
+    feed = make_feed(source, options, rejects=rejects, progress=Progress())
     feed.only_split = piece.split if isinstance(piece, SamplePiece) else None
     feed.splits = None
     keys = _Keys()

@@ -122,6 +122,12 @@ class Opened:
             descriptor = self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return descriptor
 
+    def attach(self, sample: Sample) -> None:
+        """Let a sample's values, which are bytes or promises, be read by these means."""
+        for value in sample.fields.values():
+            if not isinstance(value, bytes):
+                value.attach(self)  # type: ignore[attr-defined]
+
     def __enter__(self) -> Opened:
         return self
 
@@ -183,7 +189,5 @@ class _Promised(SampleSource):
     def samples(self) -> Iterator[Sample]:
         with Opened(self._files) as opened:
             for sample in self._samples:
-                for value in sample.fields.values():
-                    if not isinstance(value, bytes):
-                        value.attach(opened)  # type: ignore[attr-defined]
+                opened.attach(sample)
                 yield sample

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import COMMAND, environment
+from tests.distribution import Distribution
 from tests.servers.seaweed import S3Server, filesystem, make_bucket, remove_bucket
 from tests.servers.terminal import search_path
 
@@ -101,7 +102,7 @@ def test_in_a_shell(here, env):
 
 
 def test_in_a_makefile(here, env):
-    (makefile,) = recipes("In a Makefile")
+    makefile = recipes("In a Makefile")[0]
     (here / "Makefile").write_text(makefile + "\n")
 
     def made() -> set[str]:
@@ -122,14 +123,21 @@ def test_in_a_makefile(here, env):
     assert made() == set()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program as pip installs it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    line = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
-    subprocess.run(line, check=True, capture_output=True)
-    (found,) = folder.glob("*.whl")
-    return found
+def test_a_dataset_elsewhere_has_a_stamp(here, env, bucket):
+    (here / "Makefile").write_text(recipes("In a Makefile")[1] + "\n")
+
+    def made() -> bool:
+        ran = subprocess.run(["make"], cwd=here, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return "atdata-cli write" in ran.stdout
+
+    assert (made(), made()) == (True, False)
+    time.sleep(0.02)
+    (here / "photos" / "a 0.jpg").write_bytes(b"\xff\xd8")
+    assert (made(), made()) == (True, False)
+    (here / "photos" / "a 0.jpg").unlink()
+    assert (made(), made()) == (True, False)
+    assert b'"samples": 5' in bucket.cat("my-bucket/photos/manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +149,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runner(here: Path, env: dict[str, str], wheel: Path, python: Path) -> dict[str, str]:
+def runner(here: Path, env: dict[str, str], built: Distribution, python: Path) -> dict[str, str]:
     """What a CI system's machine has: Python, and an index in which there is this program alone."""
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     return env | {
         "PATH": f"{python}/bin:/usr/bin:/bin",
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
-        "PIP_FIND_LINKS": str(wheel.parent),
+        "PIP_FIND_LINKS": str(built.wheel.parent),
         "PIP_IGNORE_INSTALLED": "1",  # on PYTHONPATH
         "PYTHONPATH": packages,  # what it depends on
         "RUNNER_TEMP": str(here),

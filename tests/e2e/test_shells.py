@@ -58,3 +58,50 @@ def test_names_in_the_local_index(shell: Terminal, home: Path):
     shell.type("atdata-cli write rows.jsonl out -q && atdata-cli publish out @local/letters -q && echo DO''NE\r")
     shell.wait_for("^DONE")
     assert "inspect @local/letters" in shell.complete("atdata-cli inspect @local/le")
+
+
+def slow(seconds: int) -> str:
+    """A line that takes its time, in every shell's language."""
+    return f"sleep {seconds} | atdata-cli write - out --from jsonl --allow-empty"
+
+
+def test_progress_while_the_window_changes(shell: Terminal):
+    shell.type(slow(3) + "\r")
+    shell.wait_for(r"writing · 0 shards")
+    assert shell.screen.cursor.hidden
+    shell.resize(60, 20)
+    shell.wait_for(r"writing · 0 shards.{0,60}$")
+    shell.resize(120, 40)
+    text = shell.wait_for(r"^wrote 0 samples")
+    assert "writing" not in text.splitlines()[-1]
+    shell.wait(lambda text: text.endswith("READY>"))
+    assert not shell.screen.cursor.hidden
+
+
+def test_ctrl_c_and_the_same_line_again(shell: Terminal, request: pytest.FixtureRequest):
+    status = "$status" if "fish" in request.node.name else "$?"
+    shell.type(slow(60) + "\r")
+    shell.wait_for(r"writing")
+    shell.type("\x03")
+    shell.wait_for(r"atdata-cli: interrupted \(run the same command again")
+    shell.type(f"echo code {status}\r")
+    shell.wait_for(r"^code 130$")
+    assert not shell.screen.cursor.hidden
+    assert "Traceback" not in shell.text
+
+
+def test_ctrl_z_and_fg(shell: Terminal):
+    shell.type(slow(4) + "\r")
+    shell.wait_for(r"writing")
+    shell.type("\x1a")
+    shell.wait_for(r"(?i)stopped|suspended")
+    shell.type("fg\r")
+    shell.wait_for(r"^wrote 0 samples")
+
+
+def test_a_pager_that_has_seen_enough(shell: Terminal):
+    shell.type("atdata-cli config | head -1\r")
+    text = shell.wait_for(r"^user file")
+    shell.wait(lambda text: text.endswith("READY>"))
+    assert "Traceback" not in text
+    assert "Broken" not in text

@@ -186,6 +186,7 @@ def make_tars(folder: Path) -> list[Path]:
 
 SKIP: dict[str, Any] = {"on_error": "skip"}
 SPLIT: dict[str, Any] = {"split": "train=0.7,val=0.3"}
+SHUFFLE: dict[str, Any] = {"shuffle": True, "seed": 3}
 CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "rows": (make_rows, {}, {"max_count": 100}),
     "rows one a shard": (make_few, {}, {"max_count": 1}),
@@ -228,6 +229,10 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "photos with a bad name skipped": (make_photos, {}, {"max_count": 40, **SKIP}),
     "packed photos": (make_photos, {"include": ("*.*",)}, {"max_count": 40, "encoding": "msgpack"}),
     "some of the photos": (make_photos, {}, {"max_count": 40, "fields": ("json",), **SKIP}),
+    "shuffled photos": (make_photos, {"include": ("*.*",)}, {"max_count": 40, **SHUFFLE}),
+    "shuffled photos in splits": (make_photos, {"include": ("*.*",)}, {"max_size": 90_000, **SHUFFLE, **SPLIT}),
+    "shuffled rows": (make_rows, {}, {"max_count": 100, **SHUFFLE}),
+    "shuffled tars": (make_tars, {}, {"max_count": 40, **SHUFFLE, **SKIP}),
     "tars": (make_tars, {}, {"max_count": 40}),
     "tars skipping": (make_tars, {}, {"max_count": 40, **SKIP}),
     "tars by size in splits": (make_tars, {}, {"max_size": 50_000, **SPLIT, **SKIP}),
