@@ -109,8 +109,6 @@ def images(setting: Setting) -> Iterator[Contest]:
         Contender(
             "tar cf - | tee FILE | openssl dgst -sha256", lambda out: pipeline.format(source, out), slower=1 / 0.6
         ),
-        # What we do beyond that: the data is on the disk when we return.
-        Contender("the same, then sync FILE", lambda out: f"{pipeline.format(source, out)} && sync {out}/all.tar"),
         _script("webdataset ShardWriter", sys.executable, "images_webdataset.py", source),
         _package("MosaicML MDSWriter", "mosaicml-streaming", "images_mds.py", source),
     ]
@@ -118,7 +116,7 @@ def images(setting: Setting) -> Iterator[Contest]:
         f"{corpora.IMAGES:,} images with JSON, {_gigabytes(source)}, to shards",
         contenders,
         partial(_folder, setting.work),
-        "tar alone makes neither hash nor manifest, and only atdata-cli waits until the disk has the data.",
+        "tar alone makes neither hash nor manifest.",
     )
 
 

@@ -60,9 +60,12 @@ def main():
         seconds = time.perf_counter() - start
         timer.cancel()
         usages = [usage, *orphans()]
+        os.sync()
+        stored = time.perf_counter() - start
         errors.seek(0)
         told = {
             "seconds": seconds,
+            "stored": stored,
             "cpu": sum(used.ru_utime + used.ru_stime for used in usages),
             "rss": max(used.ru_maxrss for used in usages) * 1024,
             "code": os.waitstatus_to_exitcode(status),
