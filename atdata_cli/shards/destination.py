@@ -395,7 +395,7 @@ class Destination:
             self.release()
 
     def clean(self, of: Callable[[str], bool]) -> None:
-        """Remove temporary files and unfinished uploads: those of marks, and of names below the prefix for which *of* is true."""
+        """Remove temporary files and unfinished uploads of marks, and of the names for which *of* is true."""
 
         def ours(name: str) -> bool:
             relative = self._relative(name)
