@@ -118,7 +118,10 @@ ARRAYS = [
         pa.array([[1.0, None], [None]], pa.list_(pa.float32())),
         [np.array([1, np.nan], F4), np.array([np.nan], F4)],
     ),
-    (pa.array([[1], [2]], pa.list_(pa.float16())), [np.array([1], np.float16), np.array([2], np.float16)]),
+    (
+        pa.array([[np.float16(1)], [np.float16(2)]], pa.list_(pa.float16())),
+        [np.array([1], np.float16), np.array([2], np.float16)],
+    ),
     (pa.array([[2**64 - 1]], pa.list_(pa.uint64())), [np.array([2**64 - 1], np.uint64)]),
     (
         pa.array([[[1, 2], [3, 4], [5, 6]], None], pa.list_(pa.list_(pa.float32(), 2), 3)),
