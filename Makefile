@@ -10,7 +10,7 @@ DEMO := .venv-demo
 
 SYSTEM := $(VENV)/.system
 
-.PHONY: demo test torture check docs packages ranges lock bench clean
+.PHONY: demo test torture check docs packages ranges release-check lock picture bench clean
 
 # The environment of the project: editable, with what the checks and tests need (servers included).
 $(STAMP): pyproject.toml dev.lock
@@ -70,10 +70,18 @@ $(PEERS)/.installed: tests/benchmarks/environment.py
 packages ranges: $(STAMP)
 	$(BIN)/python -m tests.packages $(subst packages,installs,$@)
 
+# Whether this commit can be released: version, changelog and tag agree, and all is committed.
+release-check: $(STAMP)
+	$(BIN)/python .ci/release.py
+
 # The releases that the environment of the project is made of.
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --all-extras \
 	  --group check --group test pyproject.toml --output-file dev.lock
+
+# The picture of the README: real commands on a real terminal.
+picture: $(STAMP) demo
+	$(BIN)/python -m tests.demo.picture demo-out/data docs/terminal.svg
 
 bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
 	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md

@@ -152,6 +152,8 @@ _SETTINGS = (
     Setting("split", "text", _WRITE, project=True),
     Setting("split-by", "text", _WRITE, project=True),
     Setting("split-from", "text", _WRITE, project=True),
+    Setting("shuffle", "flag", _WRITE, project=True, default="false"),
+    Setting("seed", "number", _WRITE, project=True, default="0"),
     Setting("compress", "text", _WRITE, project=True, default="no"),
     Setting("if-exists", "text", _WRITE, project=True, default="resume"),
     Setting("on-error", "text", _WRITE, project=True, default="fail"),

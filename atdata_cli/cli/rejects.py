@@ -7,6 +7,7 @@ import os
 from types import TracebackType
 
 from atdata_cli.errors import UsageError, from_os_error
+from atdata_cli.refs import redact
 from atdata_cli.sources.base import Reject
 
 __all__ = ["RejectsWriter"]
@@ -30,7 +31,8 @@ class RejectsWriter:
 
     def write(self, reject: Reject) -> None:
         """Add one reject."""
-        line = {"where": reject.where, "reason": reject.reason, "key": reject.key, "record": reject.record}
+        where, reason = redact(reject.where), redact(reject.reason)
+        line = {"where": where, "reason": reason, "key": reject.key, "record": reject.record}
         try:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:

@@ -13,6 +13,7 @@ import re
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from atdata_cli.errors import AtdataError
@@ -47,15 +48,22 @@ def array_to_bytes(array: np.ndarray[Any, Any]) -> bytes:
     ------
     Unencodable : for object dtypes (they would need pickle) and structured ones (their dtype string loses the names).
     """
-    if array.dtype.hasobject or array.dtype.names is not None:
-        raise Unencodable(f"an array of dtype {array.dtype} cannot be written")
-    dtype = array.dtype.str.encode("ascii")
-    return b"".join(
-        (
-            struct.pack(f"<B{len(dtype)}sB{array.ndim}q", len(dtype), dtype, array.ndim, *array.shape),
-            array.tobytes(),
-        )
-    )
+    shape = array.shape
+    ndim = len(shape)
+    dimensions = _LENGTH.pack(1, *shape) if ndim == 1 else struct.pack(f"<B{ndim}q", ndim, *shape)
+    return _dtype_header(array.dtype) + dimensions + array.tobytes()
+
+
+_LENGTH = struct.Struct("<Bq")
+
+
+@lru_cache(maxsize=256)
+def _dtype_header(dtype: np.dtype[Any]) -> bytes:
+    """Of the few dtypes of many arrays: to spell one takes longer than to write a short array."""
+    if dtype.hasobject or dtype.names is not None:
+        raise Unencodable(f"an array of dtype {dtype} cannot be written")
+    text = dtype.str.encode("ascii")
+    return bytes([len(text)]) + text
 
 
 def plain_value(value: Any) -> Any:

@@ -151,9 +151,8 @@ class FieldStats:
         if numpy is not None and issubclass(kind, numpy.ndarray):
             self._add("ndarray", values)
             # "str32" and "bytes8" name a width; widths differ from sample to sample and say little.
-            names = {value.dtype.name for value in values if value.dtype.kind not in "US"}
-            names |= {"text" for value in values if value.dtype.kind in "US"}
-            self.dtypes |= names
+            dtypes = {value.dtype for value in values}
+            self.dtypes |= {"text" if dtype.kind in "US" else dtype.name for dtype in dtypes}
             for shape in {value.shape for value in values}:
                 self._merge_shape(shape)
         elif numpy is not None and issubclass(kind, numpy.generic):

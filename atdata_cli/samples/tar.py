@@ -21,8 +21,8 @@ __all__ = ["BLOCK", "Damage", "Kind", "Member", "Run", "TarDamage", "TarReader",
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _ENDS = b"\0 "  # what ends a number
-# After a jump little is read ahead, as another jump may follow; reads then double up to the full size.
-_READ_AFTER_JUMP = 64 * 1024
+# After a jump only this part is read ahead, as another jump may follow; reads then double up to the full size.
+_AFTER_JUMP = 32
 # Names and pax records are read into memory; writers make a few hundred bytes, attributes at most some 100
 # KB.
 _LARGEST_EXTENSION = 1 << 20
@@ -456,7 +456,7 @@ class TarReader:
         self._data = b""
         if self._origin is not None:
             self._seek(self._origin + at)
-            self._read_ahead = min(self._block, _READ_AFTER_JUMP)
+            self._read_ahead = self._block // _AFTER_JUMP
             here = at
         while here < at:
             skipped = len(self._read_stream(min(self._block, at - here)))

@@ -229,13 +229,16 @@ class LocalStore(StoreBase):
         return found
 
     def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> _Names:
-        """Delete :meth:`leftovers`; returns their names."""
+        """Delete :meth:`leftovers`, and folders of our state that are empty; returns the names of files."""
         names = self.leftovers(prefix, of)
         for name in names:
             path = self._path(name)
             with _os_errors(path, "delete"), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 if _try_lock(file.fileno(), path):  # nobody can take it for theirs while it goes
                     self.delete(name)
+        for folder, _, _ in os.walk(self._path(join(prefix.strip("/"), _STATE_FOLDER)), topdown=False):
+            with contextlib.suppress(OSError):  # it is not empty; whoever is about to use it makes it again
+                os.rmdir(folder)
         return names
 
     def _path(self, name: str) -> str:

@@ -298,6 +298,7 @@ class S3DataStore(StoreBase):
         )
         fs.retries = 1
         fs.connect()
+        _check_endpoint(fs.s3.meta.endpoint_url)  # of the environment or a profile
         _choose_proxies(fs.s3)
         _forbid_waiting_for_continue(fs.s3)
         s3_sign.prepare(fs.s3, requester_pays=options.requester_pays)

@@ -109,8 +109,6 @@ def images(setting: Setting) -> Iterator[Contest]:
         Contender(
             "tar cf - | tee FILE | openssl dgst -sha256", lambda out: pipeline.format(source, out), slower=1 / 0.6
         ),
-        # What we do beyond that: the data is on the disk when we return.
-        Contender("the same, then sync FILE", lambda out: f"{pipeline.format(source, out)} && sync {out}/all.tar"),
         _script("webdataset ShardWriter", sys.executable, "images_webdataset.py", source),
         _package("MosaicML MDSWriter", "mosaicml-streaming", "images_mds.py", source),
     ]
@@ -118,7 +116,7 @@ def images(setting: Setting) -> Iterator[Contest]:
         f"{corpora.IMAGES:,} images with JSON, {_gigabytes(source)}, to shards",
         contenders,
         partial(_folder, setting.work),
-        "tar alone makes neither hash nor manifest, and only atdata-cli waits until the disk has the data.",
+        "tar alone makes neither hash nor manifest.",
     )
 
 
@@ -202,6 +200,32 @@ def _repacked(setting: Setting, ready: str, count: str = "2000") -> tuple[list[C
     contenders = [
         Contender("atdata-cli", lambda out: [OURS, "write", ready, f"{out}/again", "--max-count", count]),
         Contender("tar xf of each, then tar cf", lambda out: repack.format(ready, out), slower=3),
+    ]
+    return contenders, partial(_folder, setting.work)
+
+
+@contextmanager
+def jobs_rows(setting: Setting) -> Iterator[Contest]:
+    """Two processes against one, rows."""
+    source = str(corpora.rows_file(setting.work))
+    yield Contest(f"{corpora.ROWS:,} JSON lines, by jobs", *_by_jobs(setting, source))
+
+
+@contextmanager
+def jobs_images(setting: Setting) -> Iterator[Contest]:
+    """Two processes against one, files."""
+    source = str(corpora.some_images_folder(setting.work))
+    yield Contest(f"{corpora.SOME_IMAGES:,} images with JSON, by jobs", *_by_jobs(setting, source))
+
+
+def _by_jobs(setting: Setting, source: str) -> tuple[list[Contender], Place]:
+    contenders = [
+        Contender("atdata-cli -j 2", lambda out: [OURS, "write", "-j", "2", source, f"{out}/x", "--max-count", "1000"]),
+        Contender(
+            "atdata-cli -j 1",
+            lambda out: [OURS, "write", "-j", "1", source, f"{out}/x", "--max-count", "1000"],
+            slower=1.7,
+        ),
     ]
     return contenders, partial(_folder, setting.work)
 
@@ -292,6 +316,8 @@ CONTESTS: Mapping[str, Callable[[Setting], AbstractContextManager[Contest]]] = {
     "s3": s3,
     "reshard": reshard,
     "reshard-rows": reshard_rows,
+    "jobs-rows": jobs_rows,
+    "jobs-images": jobs_images,
     "dry-run": dry_run,
     "pds": pds,
     "memory": memory,

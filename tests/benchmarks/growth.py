@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -131,6 +132,16 @@ def by_shards(setting: Setting) -> Growth:
     return growth
 
 
+def by_jobs(setting: Setting) -> Growth:
+    """The same rows with more and more processes."""
+    growth = Growth("jobs", f"jobs: {corpora.ROWS:,} rows", "jobs")
+    source = corpora.rows_file(setting.work)
+    for count in range(1, (os.cpu_count() or 1) + 1):
+        options = ["--jobs", str(count)]
+        _measure(setting, growth, count, [str(source), *options], samples=corpora.ROWS, payload=source.stat().st_size)
+    return growth
+
+
 def _measure(setting: Setting, growth: Growth, x: int, arguments: Sequence[str], *, samples: int, payload: int) -> None:
     """Add a point."""
     contender = Contender(f"{growth.axis}: {x:,}", lambda out: [OURS, "write", *arguments[:1], out, *arguments[1:]])
@@ -149,6 +160,7 @@ GROWTHS: Mapping[str, Callable[[Setting], Growth]] = {
     "growth-rows": by_rows,
     "growth-members": by_member_size,
     "growth-shards": by_shards,
+    "growth-jobs": by_jobs,
 }
 
 

@@ -31,11 +31,13 @@ class Run:
     Attributes
     ----------
     seconds : wall time, from the start of the process to its end.
+    stored : the same until the disk has all that it wrote.
     cpu : seconds of processor time, of all its processes.
     rss : peak resident memory in bytes, of the largest of its processes.
     """
 
     seconds: float
+    stored: float
     cpu: float
     rss: int
 
@@ -69,6 +71,10 @@ class Contender:
         """The median wall time in seconds."""
         return statistics.median(run.seconds for run in self.runs)
 
+    def median_stored(self) -> float:
+        """The median wall time until the disk has all, in seconds."""
+        return statistics.median(run.stored for run in self.runs)
+
     def median_cpu(self) -> float:
         """The median processor time in seconds."""
         return statistics.median(run.cpu for run in self.runs)
@@ -81,6 +87,11 @@ class Contender:
         """How much longer it takes than *first*: the median over the rounds, in each of which both ran in turn."""
         pairs = zip(self.runs, first.runs, strict=False)
         return statistics.median(mine.seconds / theirs.seconds for mine, theirs in pairs)
+
+    def stored_ratio(self, first: Contender) -> float:
+        """The same of the time until the disk has all."""
+        pairs = zip(self.runs, first.runs, strict=False)
+        return statistics.median(mine.stored / theirs.stored for mine, theirs in pairs)
 
     def run(self, place: str) -> None:
         """Run it once more, unless it failed before."""
@@ -110,7 +121,7 @@ def run(command: Command, env: Mapping[str, str]) -> Run:
         said = told["errors"].strip().splitlines()
         why = f"killed after {LONGEST} s" if told["seconds"] >= LONGEST else f"exit {told['code']}"
         raise RunFailed(f"{why}: {said[-1][-300:] if said else ''}")
-    return Run(told["seconds"], told["cpu"], told["rss"])
+    return Run(told["seconds"], told["stored"], told["cpu"], told["rss"])
 
 
 def minimal(env: Mapping[str, str]) -> dict[str, str]:

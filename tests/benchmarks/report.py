@@ -25,7 +25,8 @@ _HEADER = """\
 
 Made by `make bench`; do not edit. Contenders of one table took turns in one run on one machine; wall and CPU times are
 medians, ratios the medians over the rounds of a contender's wall time over that of the table's first line. CPU time is
-of all processes, peak RSS of the largest one.
+of all processes, peak RSS of the largest one. atdata-cli returns when the disk has the data, the others leave it to the
+system: "on disk" is the time until a `sync` right after the program has returned, too.
 """
 
 
@@ -37,12 +38,14 @@ class Promise:
     ----------
     text : the promise.
     got : what was measured.
+    stored : the same, of the time until the disk has all.
     kept : None if it was not measured.
     """
 
     text: str
     got: str
     kept: bool | None
+    stored: str = ""
 
 
 @dataclass
@@ -84,7 +87,10 @@ def promises(contender: Contender, contest: Contest) -> list[Promise]:
     if contender.slower is not None:
         got = contender.ratio(first) if contender.runs and first.runs else None
         kept = None if got is None else got >= contender.slower
-        made.append(Promise(_at_least(contender.slower), "" if got is None else _got(contender.slower, got), kept))
+        told, stored = "", ""
+        if got is not None:
+            told, stored = _got(contender.slower, got), _got(contender.slower, contender.stored_ratio(first))
+        made.append(Promise(_at_least(contender.slower), told, kept, stored))
     if contender.seconds is not None:
         median = contender.median() if contender.runs else None
         kept = None if median is None else median <= contender.seconds
@@ -98,11 +104,15 @@ def promises(contender: Contender, contest: Contest) -> list[Promise]:
 
 def _at_least(slower: float) -> str:
     """As a person says it: 14 × faster, or 1.25 × its time."""
-    return f"{slower:.3g} × faster" if slower >= 2 else f"≤ {1 / slower:.3g} × its time"
+    return f"{slower:.3g} × faster" if _is_factor(slower) else f"≤ {1 / slower:.3g} × its time"
 
 
 def _got(slower: float, ratio: float) -> str:
-    return f"{ratio:.3g} × faster" if slower >= 2 else f"{1 / ratio:.3g} × its time"
+    return f"{ratio:.3g} × faster" if _is_factor(slower) else f"{1 / ratio:.3g} × its time"
+
+
+def _is_factor(slower: float) -> bool:
+    return round(slower, 1) == slower and slower > 1
 
 
 def _verdict(promise: Promise) -> str:
@@ -110,12 +120,13 @@ def _verdict(promise: Promise) -> str:
 
 
 def _summary(contests: Sequence[Contest]) -> str:
-    lines = ["| task | against | at least | got | |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| task | against | at least | got | | got, on disk |", "| --- | --- | --- | --- | --- | --- |"]
     for contest in contests:
         for contender in contest.contenders:
             against = _cell(contender.name if contender.slower is not None else f"itself: {contender.name}")
             for promise in promises(contender, contest):
-                lines.append(f"| {contest.title} | {against} | {promise.text} | {promise.got} | {_verdict(promise)} |")
+                cells = (contest.title, against, promise.text, promise.got, _verdict(promise), promise.stored)
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
 
@@ -125,8 +136,9 @@ def contest_table(contest: Contest) -> str:
     lines = [
         f"### {contest.title}",
         "",
-        f"| median of {rounds} | wall, s | fastest to slowest | CPU, s | peak RSS, MB | ratio | promised |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        f"| median of {rounds} | wall, s | fastest to slowest | on disk, s | CPU, s | peak RSS, MB | ratio "
+        "| ratio, on disk | promised |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         *(_line(contender, contest) for contender in contest.contenders),
     ]
     return "\n".join([*lines, "", *([contest.note, ""] if contest.note else [])])
@@ -137,15 +149,18 @@ def _line(contender: Contender, contest: Contest) -> str:
     told = "; ".join(f"{promise.text}: {_verdict(promise)}" for promise in promises(contender, contest))
     if contender.failure:
         told = f"{contender.failure}" if not told else f"{told} ({contender.failure})"
-    cells = [contender.name, "", "", "", "", "", told]
+    cells = [contender.name, *[""] * 7, told]
     if contender.runs:
         seconds = sorted(run.seconds for run in contender.runs)
-        cells[1:6] = [
+        is_compared = contest.is_race and bool(first.runs)
+        cells[1:8] = [
             f"{contender.median():.3f}",
             f"{seconds[0]:.3f} to {seconds[-1]:.3f}",
+            f"{contender.median_stored():.3f}",
             f"{contender.median_cpu():.2f}",
             f"{contender.peak() / 1e6:.0f}",
-            f"{contender.ratio(first):.2f}" if contest.is_race and first.runs else "",
+            f"{contender.ratio(first):.2f}" if is_compared else "",
+            f"{contender.stored_ratio(first):.2f}" if is_compared else "",
         ]
     return "| " + " | ".join(map(_cell, cells)) + " |"
 

@@ -86,6 +86,9 @@ def cli(tmp_path: Path) -> Cli:
         ran = Ran(code, out.read_text(), err.read_text())
         if arguments and arguments[0] in COMMANDS:
             schemas.check([*map(str, arguments)], ran.out, ran.err)
+        for name in ("AWS_SECRET_ACCESS_KEY", "ATDATA_PASSWORD", "ATPROTO_APP_PASSWORD"):
+            secret = (env or {}).get(name, "")
+            assert len(secret) < 8 or secret not in ran.out + ran.err, f"{name} is in the output"
         return ran
 
     return run

@@ -63,6 +63,11 @@ class Lost(Fault):
 
 
 @dataclass(frozen=True)
+class Twice(Fault):
+    """The server gets the request two times, one after the other; its second answer is the one that arrives."""
+
+
+@dataclass(frozen=True)
 class Status(Fault):
     """An answer in place of the server's, which never hears of the request.
 
@@ -380,7 +385,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise _CutError
         connection = http.client.HTTPConnection(self.proxy.host, timeout=SECONDS)
         try:
-            self._forward(request, connection)
+            if isinstance(fault, Twice):
+                self._forward_twice(request, connection)
+            else:
+                self._forward(request, connection)
             answer = connection.getresponse()
             request.status = answer.status
             self.proxy.count(STEP // 2)
@@ -458,6 +466,16 @@ class _Handler(BaseHTTPRequestHandler):
             _pace(fault, len(piece))
         if chunked:
             connection.send(b"0\r\n\r\n")
+
+    def _forward_twice(self, request: Request, connection: http.client.HTTPConnection) -> None:
+        body = b"".join(self._body(request))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "expect")}
+        headers = {name: value for name, value in headers.items() if name.lower() != "transfer-encoding"}
+        request.forwarded = True
+        for turn in range(2):
+            connection.request(request.method, request.path, body, headers)
+            if not turn:
+                connection.getresponse().read()
 
     def _send_back(self, request: Request, answer: http.client.HTTPResponse) -> None:
         fault = request.fault

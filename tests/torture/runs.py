@@ -77,8 +77,11 @@ def _forms(value: str) -> set[bytes]:
 class Running:
     """A run under way, in a session of its own, so that all processes that it starts are known."""
 
-    def __init__(self, process: subprocess.Popen[bytes], secrets: Secrets, outputs: tuple[Path, Path]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], secrets: Secrets, outputs: tuple[Path, Path], *, watched: bool
+    ) -> None:
         self.process = process
+        self._watched = watched
         self._secrets = secrets
         self._outputs = outputs
         self._leak: AssertionError | None = None
@@ -92,7 +95,7 @@ class Running:
     def _watch(self) -> None:
         pause = 0.02
         while self.process.poll() is None:
-            for pid in self.members():
+            for pid in self.members() if self._watched else ():
                 with suppress(OSError):
                     try:
                         self._secrets.check(
@@ -164,6 +167,7 @@ class Tool:
         stdin: Path | int | None = None,
         limits: str = "",
         under: tuple[str, ...] = (),
+        watched: bool = True,
     ) -> Running:
         """Start a run.
 
@@ -173,6 +177,7 @@ class Tool:
         stdin : a file, or a descriptor.
         limits : arguments of the shell's ``ulimit``.
         under : a command that starts it.
+        watched : whether its arguments are looked at, too.
         """
         self._runs += 1
         logs = self.folder / ".runs"
@@ -194,7 +199,7 @@ class Tool:
             )
             if given is not None:
                 given.close()
-        return Running(process, self.secrets, outputs)
+        return Running(process, self.secrets, outputs, watched=watched)
 
     def __call__(
         self,
@@ -203,10 +208,12 @@ class Tool:
         stdin: Path | int | None = None,
         limits: str = "",
         under: tuple[str, ...] = (),
+        watched: bool = True,
         timeout: float = WAIT,
     ) -> Ran:
         """Run it to its end."""
-        return self.start(*arguments, env=env, stdin=stdin, limits=limits, under=under).wait(timeout)
+        running = self.start(*arguments, env=env, stdin=stdin, limits=limits, under=under, watched=watched)
+        return running.wait(timeout)
 
     def kill_at(self, point: int) -> dict[str, str]:
         """Variables with which a run is killed when it has written *point* bytes; see ``inside/sitecustomize.py``."""
