@@ -411,14 +411,22 @@ class Destination:
         ours = {"", *(root.splits or ())}
 
         def of(name: str) -> bool:
-            folder, _, base = self._relative(name).rpartition("/")
-            known = base == MANIFEST or is_shard_name(base) or is_split_manifest(base)
-            return f"{folder}/".startswith(f"{STATE}/") or (folder in ours and known)
+            folder, _, base = name.rpartition("/")
+            return folder in ours and (base == MANIFEST or is_shard_name(base) or is_split_manifest(base))
 
-        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
-            self.store.clean(self.prefix, of)
+        self.clean(of)
         if self.marked() in (None, root.job):  # else another run begins here
             self.release()
+
+    def clean(self, of: Callable[[str], bool]) -> None:
+        """Remove temporary files and unfinished uploads of marks, and of the names for which *of* is true."""
+
+        def ours(name: str) -> bool:
+            relative = self._relative(name)
+            return relative.startswith(f"{STATE}/") or of(relative)
+
+        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
+            self.store.clean(self.prefix, ours)
 
     def release(self) -> None:
         """Remove the marks; the one that makes the prefix somebody's goes last."""
