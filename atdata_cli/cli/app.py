@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
     "write": ("write", "Shard samples into tars, in any store."),
+    "commit": ("commit", "Make one dataset of parts that several runs wrote."),
     "inspect": ("inspect", "Show what a dataset holds, or check every byte of it."),
     "resolve": ("resolve", "Print URLs that WebDataset opens as they are."),
     "copy": ("copy", "Copy shards, byte for byte, to any store."),
