@@ -68,6 +68,7 @@ def write(
     seed: opt.Seed = None,
     compress: opt.Compress = None,
     jobs: opt.Jobs = None,
+    part: opt.Part = None,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
     prune: opt.Prune = False,
     exit_unchanged: opt.ExitUnchanged = False,
@@ -161,6 +162,7 @@ def write(
         reading,
         writing,
         jobs,
+        part,
         index,
         schema,
         rejects,
@@ -297,6 +299,7 @@ class _Write:
     reading: ReadOptions
     writing: WriteOptions
     jobs: int | None
+    part: str | None
     index: str | None
     schema: str | None
     rejects_file: str | None
@@ -312,6 +315,8 @@ class _Write:
         files = self._files()
         self._load_schema(files)
         if self.entry is not None:
+            if self.part is not None:
+                raise UsageError("--part needs a store; publish --blobs what is committed", url=self.entry.text)
             return self._write_entry(self.entry, files)
         from atdata_cli.shards.protocols import ShardStore
         from atdata_cli.shards.write import write as write_shards
@@ -322,6 +327,8 @@ class _Write:
         store, prefix = open_store(self.operands.dest, self.dest_stores)
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix)
+        if self.part is not None:
+            return self._write_part(self.part, source, store, prefix)
         with self._watched() as (rejects, progress):
             result = write_shards(
                 source,
@@ -345,6 +352,31 @@ class _Write:
 
         jobs = usable_cores() if self.jobs is None else self.jobs
         return Workers(jobs, start=partial(ProcessExecutor, preload="atdata_cli.cli.worker"))
+
+    def _write_part(self, text: str, source: Source, store: ShardStore, prefix: str) -> ExitCode:
+        """One part; what it wrote, and what is to be done when all are."""
+        from atdata_cli.shards.parts import parse_part
+        from atdata_cli.shards.partwrite import write_part
+
+        if self.prune or self.if_exists != "resume":
+            raise UsageError("--part goes on with what is there: leave out --prune and --if-exists")
+        part = parse_part(text)
+        with self._watched() as (rejects, progress):
+            result = write_part(
+                source,
+                store,
+                prefix,
+                self.writing,
+                part,
+                rejects=rejects,
+                progress=progress,
+                dry_run=self.dry_run,
+                workers=self._workers(),
+            )
+        code = self._report(result, rejects, store)
+        if not self.dry_run:
+            self.output.say(f"when all parts are done: atdata-cli commit {self.operands.dest}")
+        return code
 
     def _write_entry(self, entry: Reference, files: Files) -> ExitCode:
         """Into a PDS, with the entry that holds the blobs."""
@@ -528,6 +560,8 @@ class _Write:
             self.output.warn(warning)
         if self.output.as_json:
             document = {**_document(result, store), "pruned": pruned}
+            if self.part is not None:
+                document["manifest"] = None  # until all parts are committed
             if published is not None:
                 document |= {"manifest": None, "entry": {"uri": published.uri, "status": published.status}}
                 if result.status == "planned":
@@ -564,7 +598,7 @@ class _Write:
         elif result.status == "unchanged":
             self.output.say(f"unchanged, 0 uploaded: {totals}, {url}", style="2")
         else:
-            self.output.say(f"wrote {totals}, {url}", style="32")
+            self.output.say(f"wrote {totals}" + ("" if self.part else f", {url}"), style="32")
             if len(result.stored) < made:
                 size = human_bytes(sum(row.bytes for row in result.stored))
                 self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")

@@ -22,10 +22,11 @@ from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, is_s
 from atdata_cli.shards.plan import shard_name
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
+__all__ = ["PARTS", "PLAN", "STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
-_SHARDS = f"{STATE}/shards"
+PARTS = f"{STATE}/parts"
+PLAN = f"{STATE}/plan.json"
 _STATE_FILE = re.compile(r"(?:(.+)/)?(\d{6,})\.json")
 _SHARD = re.compile(r"(?:.*/)?shard-(\d{6,})(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"
@@ -97,10 +98,24 @@ class ShardNames:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A prefix in a store, as the target of one job."""
+    """A prefix in a store, as the target of one job.
+
+    Attributes
+    ----------
+    part : the part of a dataset that is written there by itself, with names and marks of its own; empty for all of it.
+    """
 
     store: ShardStore
     prefix: str
+    part: str = ""
+
+    @property
+    def _shards(self) -> str:
+        return f"{STATE}/shards{self._part_tail}"
+
+    @property
+    def _part_tail(self) -> str:
+        return "-" + hashlib.sha256(f"part {self.part}".encode()).hexdigest()[:8] if self.part else ""
 
     @property
     def url(self) -> str:
@@ -144,6 +159,14 @@ class Destination:
         differs = "" if same else _differing(root, job)
         kind: Literal["finished", "other"] = "finished" if same else "other"
         return Held(kind, text, version, parts, root, there, names, differs, over=_is_over(mark, root, base))
+
+    def dataset(self) -> tuple[Manifest | None, dict[str, Manifest]]:
+        """The finished dataset that is there: its root manifest, and that of each folder."""
+        text, _ = self._manifest_now()
+        if text is None:
+            return None, {}
+        root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
+        return root, self._parts(root)
 
     def _manifest_now(self) -> tuple[bytes | None, str | None]:
         """The root manifest and the version that it has."""
@@ -195,7 +218,8 @@ class Destination:
         """The shards that the state says are finished, as far as they are there."""
         noted = {}
         for name in names:
-            match = _STATE_FILE.fullmatch(name[len(_SHARDS) + 1 :]) if name.startswith(f"{_SHARDS}/") else None
+            ours = name.startswith(f"{self._shards}/")
+            match = _STATE_FILE.fullmatch(name[len(self._shards) + 1 :]) if ours else None
             if match is None:
                 continue
             document = _parsed(self.store.read(self.name(name))) or {}
@@ -330,14 +354,13 @@ class Destination:
         document = asdict(row)
         if exactly:
             document["object"] = self.version(join(folder, row.name))
-        self.store.put(
-            self.name(join(_SHARDS, folder, f"{index:06d}.json")), json.dumps(document, sort_keys=True).encode()
-        )
+        text = json.dumps(document, sort_keys=True).encode()
+        self.store.put(self.name(join(self._shards, folder, f"{index:06d}.json")), text)
 
     def forget(self, place: Place, row: ShardRow) -> None:
         """Remove a shard, and that it is finished: it turned out to be none."""
         folder, index = place
-        self.store.delete(self.name(join(_SHARDS, folder, f"{index:06d}.json")))
+        self.store.delete(self.name(join(self._shards, folder, f"{index:06d}.json")))
         self.store.delete(self.name(join(folder, row.name)))
 
     def names(self, job: Job, held: Held, *, gzip: bool) -> ShardNames:
@@ -347,7 +370,7 @@ class Destination:
         that somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream,
         whose job is the same every night.
         """
-        return ShardNames(_tail(job, held), gzip)
+        return ShardNames(self._part_tail or _tail(job, held), gzip)
 
     def split_manifest(self, split: str, text: bytes, job: Job, held: Held) -> str:
         """The name, below the prefix, of a split's manifest.
@@ -423,20 +446,50 @@ class Destination:
         ours = {"", *(root.splits or ())}
 
         def of(name: str) -> bool:
-            folder, _, base = self._relative(name).rpartition("/")
-            known = base == MANIFEST or is_shard_name(base) or is_split_manifest(base)
-            return f"{folder}/".startswith(f"{STATE}/") or (folder in ours and known)
+            folder, _, base = name.rpartition("/")
+            return folder in ours and (base == MANIFEST or is_shard_name(base) or is_split_manifest(base))
 
-        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
-            self.store.clean(self.prefix, of)
+        self.clean(of)
         if self.marked() in (None, root.job):  # else another run begins here
             self.release()
 
+    def clean(self, of: Callable[[str], bool]) -> None:
+        """Remove temporary files and unfinished uploads of marks, and of the names for which *of* is true."""
+
+        def ours(name: str) -> bool:
+            relative = self._relative(name)
+            return relative.startswith(f"{STATE}/") or of(relative)
+
+        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
+            self.store.clean(self.prefix, ours)
+
     def release(self) -> None:
         """Remove the marks; the one that makes the prefix somebody's goes last."""
-        state = [item.name for item in self.store.list(self.name(_SHARDS))]
-        self.store.delete_many(state)
-        self.store.delete(self.name(_JOB))
+        job = self.name(_JOB)
+        self.store.delete_many([item.name for item in self.store.list(self.name(STATE)) if item.name != job])
+        self.store.delete(job)
+
+    # --- parts ---
+
+    def part_names(self) -> Iterator[str]:
+        """What the parts of the dataset have put about themselves: names below :data:`PARTS`."""
+        below = len(self.name(PARTS)) + 1
+        for item in self.store.list(self.name(PARTS)):
+            yield item.name[below:]
+
+    def read_state(self, relative: str) -> dict[str, Any] | None:
+        """A document about the unfinished job; empty if it is damaged, None if it is not there."""
+        return _parsed(self.store.read(self.name(relative)))
+
+    def put_state(self, relative: str, document: Mapping[str, Any], *, new: bool = False) -> bool:
+        """Put a document about the unfinished job, or, if it is to be *new*, only where there is none."""
+        import orjson
+
+        text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+        if new:
+            return self.store.put_if_absent(self.name(relative), text)
+        self.store.put(self.name(relative), text)
+        return True
 
     def clear(self, job: Job, held: Held) -> None:
         """Remove what an unfinished *job* of ours left: its shards and its splits' manifests, then its marks.

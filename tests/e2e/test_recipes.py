@@ -255,6 +255,39 @@ def test_from_a_timer(here, bucket):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
 
 
+# What sbatch does with these two lines, on one machine and at once: SLURM itself takes a cluster.
+SBATCH = """#!/bin/sh -e
+for word; do
+  case $word in
+    --parsable) echo 1 ;;
+    --wrap) wrapped=1 ;;
+    --dependency=*) test "$word" = --dependency=afterok:1 ;;
+    *) if [ -n "$wrapped" ]; then exec sh -c "$word"; fi; script=$word ;;
+  esac
+done
+array() { sed -n "s/^#SBATCH --$2=//p" "$1"; }
+first=$(array "$script" array | cut -d- -f1) last=$(array "$script" array | cut -d- -f2)
+export SLURM_ARRAY_TASK_MIN=$first SLURM_ARRAY_TASK_STEP=1 SLURM_ARRAY_TASK_COUNT=$((last - first + 1))
+export SLURM_CPUS_PER_TASK=$(array "$script" cpus-per-task)
+for task in $(seq "$last" -1 "$first"); do
+  SLURM_ARRAY_TASK_ID=$task sh -e "$script" >&2 &
+  jobs="$jobs $!"
+done
+for job in $jobs; do wait "$job"; done
+"""
+
+
+def test_in_a_slurm_array(here, env, bucket):
+    script, line = recipes("In a SLURM array")
+    (here / "photos.sh").write_text(script + "\n")
+    (here / "sbatch").write_text(SBATCH)
+    (here / "sbatch").chmod(0o755)
+    ran = sh(line, here, env | {"PATH": f"{here}:{env['PATH']}"})
+    assert ran.returncode == 0, ran.stderr
+    ran = sh("atdata-cli inspect s3://my-bucket/photos --json | jq .samples", here, env)
+    assert ran.stdout == "6\n", ran.stderr
+
+
 def test_in_training_code(here, env, bucket):
     assert sh("atdata-cli write -q photos s3://my-bucket/photos", here, env).returncode == 0
     for program in recipes("In training code"):
