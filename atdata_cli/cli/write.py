@@ -605,7 +605,7 @@ class _Write:
             if published is not None and result.status == "planned":
                 from atdata_cli.cli.listing import record_lines
 
-                for line in record_lines(published.records):
+                for line in "\n".join(record_lines(published.records)).splitlines():
                     self.output.say(line)
             if pruned:
                 self.output.say(f"deleted {count(pruned, 'shard')} that the manifest no longer names")
