@@ -16,7 +16,7 @@ SYSTEM := $(VENV)/.system
 $(STAMP): pyproject.toml dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint dev.lock --editable '.[parquet,report]' --group check --group test
+	$(BIN)/pip install --quiet --constraint dev.lock --editable '.[parquet,report,dask]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.

@@ -91,6 +91,7 @@ class Run:
     ----------
     partly : it makes only a part of the dataset.
     begun : the destination is marked.
+    alone : this process has done the work by itself.
     kept : there are shards that a later run need not store again.
     protected : the store keeps runs of different jobs apart.
     """
@@ -103,6 +104,7 @@ class Run:
     progress: Progress
     workers: Workers
     partly: bool = False
+    alone: bool = False
     begun: bool = False
     kept: bool = False
     protected: bool = True
@@ -148,11 +150,13 @@ class Run:
         default = self.feed.limits()
         self.progress.shards = self.progress.bytes = 0
         if not self.workers.are_worth(self.feed, self.destination):
+            self.alone = True
             return self._alone(targets, limits, default)
         try:
             return divide(self.feed, targets, self.destination, limits, default, self.workers, self.on_shard)
         except Indivisible as found:
             before = _by_place(found.finished)
+        self.alone = True
         self.again()
         self.progress.shards = self.progress.bytes = 0
         if isinstance(targets, Stored):
@@ -463,6 +467,8 @@ def _limit(run: Run, finished: Finished) -> str | None:
 
 
 def _doubts(run: Run, finished: Finished) -> Iterator[str]:
+    if run.workers.remote is not None and run.alone:
+        yield f"{run.workers.remote} was not used: this input, or this store, is for one process"
     if not run.protected:
         yield "this store ignores the condition that keeps runs apart: let no two write here at the same time"
     for split, series in finished.items():
