@@ -33,7 +33,7 @@ $(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
 # tool, curl, with which webdataset opens URLs, Node for the PDS, what compiles its SQLite, readers of man pages, shells.
 $(SYSTEM): $(STAMP)
 	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++ \
-	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3 jq:jq; do \
+	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3 jq:jq systemd-analyze:systemd; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && \

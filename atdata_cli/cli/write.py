@@ -19,7 +19,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
-from atdata_cli.config import s3_endpoint_url
+from atdata_cli.config import local_index, s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
@@ -512,6 +512,8 @@ class _Write:
         places = files if isinstance(files, StoreFiles) else StoreFiles(self.stores)
 
         def dataset_shards(name: str) -> Sequence[InputFile] | None:
+            if self.depfile is not None and in_index(name) and parse(name).authority == LOCAL_INDEX:
+                self.depfile.add(self.index or local_index())  # the name may come to mean another dataset
             shards = source_shards(name, places, indexes, warn=self.output.warn)
             if shards is not None and seen is not None:
                 seen.distrust()  # a manifest was looked at, not the shards that it names

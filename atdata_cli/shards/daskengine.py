@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from importlib.metadata import version
 from typing import Any
 
-from atdata_cli import __version__
 from atdata_cli.errors import AtdataError, MissingExtraError, TemporaryError, UsageError
 
 __all__ = ["DaskEngine"]
@@ -57,6 +57,7 @@ class DaskEngine:
             raise
 
     def _check_workers(self) -> int:
+        here = worker_version()
         threads = self._client.nthreads()
         if not threads:
             raise TemporaryError(
@@ -68,11 +69,11 @@ class DaskEngine:
             raise UsageError(
                 f"a Dask worker cannot run this program: {error}",
                 url=self._url,
-                hint=f"install atdata-cli=={__version__} where the workers are",
+                hint=f"install atdata-cli=={here} where the workers are",
             ) from error
-        if versions != {__version__}:
+        if versions != {here}:
             found = ", ".join(sorted(versions))
-            raise UsageError(f"the Dask workers have version {found}, this is {__version__}", url=self._url)
+            raise UsageError(f"the Dask workers have version {found}, this is {here}", url=self._url)
         return sum(threads.values())
 
     def executor(self) -> Executor:
@@ -134,7 +135,7 @@ class _DaskExecutor(Executor):
 
 def worker_version() -> str:
     """The version of this program that a worker has."""
-    return __version__
+    return version("atdata-cli")
 
 
 def running_tasks() -> int:

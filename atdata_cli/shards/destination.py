@@ -192,7 +192,11 @@ class Destination:
             name = self.name(row.manifest)
             text = self.store.read(name)
             if text is None:
-                raise IntegrityError("a split's manifest is missing", url=self.store.url(name))
+                raise IntegrityError(
+                    "a split's manifest is missing",
+                    url=self.store.url(name),
+                    hint="remove the manifest above it, and write the dataset again",
+                )
             parts[split] = Manifest.loads(text, url=self.store.url(name))
         return parts
 
