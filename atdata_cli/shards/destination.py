@@ -447,6 +447,12 @@ class Destination:
     def finish(self, root: Manifest) -> None:
         """Remove what the runs that made the dataset there left: temporary files, unfinished uploads, then marks."""
         self.show_splits(root)
+        self.tidy(root)
+        if self.marked() in (None, root.job):  # else another run begins here
+            self.release()
+
+    def tidy(self, root: Manifest) -> None:
+        """Remove the temporary files and unfinished uploads of a finished dataset's runs."""
         ours = {"", *(root.splits or ())}
 
         def of(name: str) -> bool:
@@ -454,8 +460,6 @@ class Destination:
             return folder in ours and (base == MANIFEST or is_shard_name(base) or is_split_manifest(base))
 
         self.clean(of)
-        if self.marked() in (None, root.job):  # else another run begins here
-            self.release()
 
     def clean(self, of: Callable[[str], bool]) -> None:
         """Remove temporary files and unfinished uploads of marks, and of the names for which *of* is true."""
