@@ -56,17 +56,27 @@ def env(here: Path) -> dict[str, str]:
     return environment(here) | {"PATH": search_path(COMMAND)}
 
 
+@pytest.fixture(scope="module")
+def my_bucket(s3_server: S3Server) -> Iterator[S3Server]:
+    """Made once: a server may still know a bucket that has just been deleted."""
+    make_bucket(s3_server, "my-bucket")
+    yield s3_server
+    remove_bucket(s3_server, "my-bucket")
+
+
 @pytest.fixture
-def bucket(here: Path, s3_server: S3Server) -> Iterator[Any]:
+def bucket(here: Path, my_bucket: S3Server) -> Iterator[Any]:
     """The bucket of the page, on the test's server; the credentials are in the home's files."""
     (here / ".aws").mkdir()
-    (here / ".aws" / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {s3_server.endpoint}\n")
+    (here / ".aws" / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {my_bucket.endpoint}\n")
     (here / ".aws" / "credentials").write_text(
-        f"[default]\naws_access_key_id = {s3_server.key}\naws_secret_access_key = {s3_server.secret}\n"
+        f"[default]\naws_access_key_id = {my_bucket.key}\naws_secret_access_key = {my_bucket.secret}\n"
     )
-    make_bucket(s3_server, "my-bucket")
-    yield filesystem(s3_server)
-    remove_bucket(s3_server, "my-bucket")
+    files = filesystem(my_bucket)
+    yield files
+    files.invalidate_cache()
+    if files.exists("my-bucket/photos"):
+        files.rm("my-bucket/photos", recursive=True)
 
 
 def sh(script: str, cwd: Path, env: dict[str, str], shell: str = "sh") -> subprocess.CompletedProcess[str]:
