@@ -54,6 +54,7 @@ complete -c atdata-cli -n '__atdata_cli_is write' -l shuffle -d 'Write all sampl
 complete -c atdata-cli -n '__atdata_cli_is write' -l seed -x -d 'Which random order --shuffle gives; default 0.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l compress -x -a 'gz' -d 'Compress the shards.'
 complete -c atdata-cli -n '__atdata_cli_is write' -s j -l jobs -x -d 'Processes; default the cores.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l engine -x -d 'Who makes the shards: local, or dask://HOST:PORT.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l part -x -d 'Write one of N parts; auto: as SLURM or CI says; NAME: a part with its own input. See commit.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l if-exists -x -a 'resume update fail' -d 'What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l prune -d 'Delete shards that the new manifest no longer names; their readers fail.'

@@ -192,7 +192,11 @@ class Destination:
             name = self.name(row.manifest)
             text = self.store.read(name)
             if text is None:
-                raise IntegrityError("a split's manifest is missing", url=self.store.url(name))
+                raise IntegrityError(
+                    "a split's manifest is missing",
+                    url=self.store.url(name),
+                    hint="remove the manifest above it, and write the dataset again",
+                )
             parts[split] = Manifest.loads(text, url=self.store.url(name))
         return parts
 
@@ -222,11 +226,13 @@ class Destination:
             match = _STATE_FILE.fullmatch(name[len(self._shards) + 1 :]) if ours else None
             if match is None:
                 continue
-            document = _parsed(self.store.read(self.name(name)))
+            document = _parsed(self.store.read(self.name(name))) or {}
             folder = match[1] or ""
             with suppress(ValueError):  # what cannot be read is simply written again
                 row = shard_row(document)
-                if names.get(join(folder, row.name)) == row.bytes and _SHARD.fullmatch(row.name):
+                name = join(folder, row.name)
+                there = names.get(name) == row.bytes and _SHARD.fullmatch(row.name)
+                if there and ("object" not in document or document["object"] == self.version(name)):
                     noted[folder, int(match[2])] = row
         return noted
 
@@ -259,13 +265,16 @@ class Destination:
 
     # --- while ---
 
-    def begin(self, job: Job, held: Held, *, alone: bool = False) -> bool:
+    def begin(self, job: Job, held: Held, *, run: str | None = None) -> bool:
         """Mark the prefix as this job's; another run of the same job may have done so.
+
+        Two runs of a job may make different bytes where the input is a stream. So only one of them can store: the one
+        that came last, if it found the other's work unfinished, as only then may that one be gone.
 
         Parameters
         ----------
         held : what :meth:`survey` found: a run that began and finished since then is noticed.
-        alone : whether another run of the same job may make other bytes, as that of a stream may.
+        run : a name of this run alone, if another run of the same job may make other bytes.
 
         Returns
         -------
@@ -278,9 +287,11 @@ class Destination:
         TemporaryError : a run of the same job has.
         """
         document = {"format": "atdata-job", "version": 1, "job": job.id, "base": held.base, "options": job.options}
+        if run is not None:
+            document["run"] = run
         mark = (json.dumps(document, sort_keys=True, default=list) + "\n").encode()
         name = self.name(_JOB)
-        put = self._put_mark(name, mark, job, joins=not alone or held.kind == "unfinished")
+        put = self._put_mark(name, mark, job, alone=run is not None, resumes=held.kind == "unfinished")
         # The same bytes again do no harm where the condition is ignored, and tell so.
         protected = not put or not self.store.put_if_absent(name, mark)
         # Whoever finished since the survey put a manifest before it removed its mark: now it can be seen.
@@ -292,19 +303,24 @@ class Destination:
             raise
         return protected
 
-    def _put_mark(self, name: str, mark: bytes, job: Job, *, joins: bool) -> bool:
+    def _put_mark(self, name: str, mark: bytes, job: Job, *, alone: bool, resumes: bool) -> bool:
         """Whether this run put the mark; else one of its job is there."""
         for _ in range(_READS):
             if self.store.put_if_absent(name, mark):
                 return True
+            info = self.store.stat(name)
             there = _parsed(self.store.read(name))
-            if there is not None:
-                self._check_ours(there, job)
-                if joins:
-                    return False
+            if there is None or info is None:
+                continue
+            self._check_ours(there, job)
+            if not alone:
+                return False
+            if not resumes:
                 raise TemporaryError(
                     "another run is writing here", url=self.url, hint="wait for it to end, then run the command again"
                 )
+            if self.store.replace_if_unchanged(name, mark, info.version or ""):
+                return False
         raise TemporaryError("other runs keep beginning and ending here", url=self.url, hint="try again later")
 
     def _check_unchanged(self, job: Job, held: Held) -> None:
@@ -316,10 +332,33 @@ class Destination:
             raise OccupiedError("another run has finished another dataset here", url=self.url, hint=_LEAVE)
         raise TemporaryError("another run has changed what is here", url=self.url, hint="run the command again")
 
-    def note(self, place: Place, row: ShardRow) -> None:
-        """Write down that a shard is finished, so that a later run of the job need not store it again."""
+    def check_ours(self, run: str) -> None:
+        """Find that another run has taken the job over.
+
+        Raises
+        ------
+        TemporaryError : it has.
+        """
+        mark = self._mark()
+        if mark is None or mark.get("run") != run:
+            raise TemporaryError(
+                "another run of this command has taken over",
+                url=self.url,
+                hint="let it end, then run the command again",
+            )
+
+    def note(self, place: Place, row: ShardRow, *, exactly: bool = False) -> None:
+        """Write down that a shard is finished, so that a later run of the job need not store it again.
+
+        Parameters
+        ----------
+        exactly : whether this counts only for the object as it is now: another run may replace it by other bytes.
+        """
         folder, index = place
-        text = json.dumps(asdict(row), sort_keys=True).encode()
+        document = asdict(row)
+        if exactly:
+            document["object"] = self.version(join(folder, row.name))
+        text = json.dumps(document, sort_keys=True).encode()
         self.store.put(self.name(join(self._shards, folder, f"{index:06d}.json")), text)
 
     def forget(self, place: Place, row: ShardRow) -> None:

@@ -23,7 +23,7 @@ from atdata_cli.shards.targets import Targets
 from atdata_cli.shards.workers import ProcessExecutor
 from atdata_cli.sources.base import Source
 
-__all__ = ["Here", "Indivisible", "Workers", "divide", "run_pieces"]
+__all__ = ["Here", "Indivisible", "Workers", "divide", "run_pieces", "start_processes"]
 
 # Input bytes below which one process is done before others have started.
 _WORTH = 24 << 20
@@ -46,23 +46,31 @@ class Workers:
     jobs : how many processes.
     worth : input bytes from which on they are worth their start.
     start : makes the executor that has them.
+    remote : the engine that they belong to, if they are not this machine's processes.
+    smallest : input bytes of a piece at least; it has one shard, however small.
     """
 
     jobs: int
     worth: int = _WORTH
     start: Callable[[int], Executor] = start_processes
+    remote: str | None = None
+    smallest: int = _SMALLEST_PIECE
 
     def are_worth(self, feed: Feed, destination: Destination) -> bool:
         """Whether work should be given to them: there is enough of it, and they reach the store."""
         source = feed.progress.source
-        if self.jobs < 2 or source is None or not getattr(destination.store, "portable", False):
+        if (
+            (self.jobs < 2 and self.remote is None)
+            or source is None
+            or not getattr(destination.store, "portable", False)
+        ):
             return False
         size = source.size()
         return source.rewindable and size is not None and size >= self.worth
 
     def piece_size(self, size: int) -> int:
         """Input bytes of one piece, of *size* in all."""
-        return min(self.worth, _LARGEST_PIECE, max(_SMALLEST_PIECE, size // (self.jobs * _PIECES)))
+        return min(_LARGEST_PIECE, max(self.smallest, size // (self.jobs * _PIECES)))
 
 
 class Indivisible(Exception):
@@ -101,7 +109,7 @@ def divide(
     setting = Setting(source.files, destination, feed.options, prepared, limits, default)
     pieces = feed.pieces(setting.limits_of, workers.piece_size(source.size() or 0))
     first = list(islice(pieces, 2))
-    if len(first) < 2:
+    if len(first) < 2 and (not first or workers.remote is None):
         raise Indivisible({})
     keys = KeyLog(_OneSeries())
     with closing(keys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -90,6 +91,7 @@ class Run:
     ----------
     partly : it makes only a part of the dataset.
     begun : the destination is marked.
+    alone : this process has done the work by itself.
     kept : there are shards that a later run need not store again.
     protected : the store keeps runs of different jobs apart.
     """
@@ -102,10 +104,12 @@ class Run:
     progress: Progress
     workers: Workers
     partly: bool = False
+    alone: bool = False
     begun: bool = False
     kept: bool = False
     protected: bool = True
     _beginning: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _name: str = field(default_factory=lambda: os.urandom(8).hex(), init=False)
 
     @property
     def names(self) -> ShardNames:
@@ -120,10 +124,20 @@ class Run:
         """Mark the destination as this job's, once; called by whichever thread is the first to store something."""
         with self._beginning:
             if not self.begun:
-                source = self.feed.progress.source
-                alone = source is not None and not source.rewindable
-                self.protected = self.destination.begin(self.job, self.held, alone=alone)
+                name = self._name if self.is_stream else None
+                self.protected = self.destination.begin(self.job, self.held, run=name)
                 self.begun = True
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the input can be read once, and may be another the next time."""
+        source = self.feed.progress.source
+        return source is not None and not source.rewindable
+
+    def check(self) -> None:
+        """Find that another run has taken over; there can be one only where the input is a stream."""
+        if self.is_stream and self.begun:
+            self.destination.check_ours(self._name)
 
     def attempt(self, targets: Targets) -> Finished:
         """One pass over the input: by several processes, where that helps, or by this one.
@@ -136,11 +150,13 @@ class Run:
         default = self.feed.limits()
         self.progress.shards = self.progress.bytes = 0
         if not self.workers.are_worth(self.feed, self.destination):
+            self.alone = True
             return self._alone(targets, limits, default)
         try:
             return divide(self.feed, targets, self.destination, limits, default, self.workers, self.on_shard)
         except Indivisible as found:
             before = _by_place(found.finished)
+        self.alone = True
         self.again()
         self.progress.shards = self.progress.bytes = 0
         if isinstance(targets, Stored):
@@ -358,6 +374,7 @@ def _stored(
             destination.check_complete(result.parts)
             return dataclasses.replace(result, status="unchanged")
         run.begin()
+        run.check()
         _check_undisturbed(run, result)
         publish(run.destination, run.held, result.manifest, result.parts)
     except AtdataError as error:
@@ -365,6 +382,7 @@ def _stored(
         passing = isinstance(error, TemporaryError | OccupiedError)
         if run.begun and not passing and (isinstance(error, _WRONG) or not run.kept):
             with suppress(AtdataError):  # the first error is the one to tell
+                run.check()
                 destination.clear(run.job, run.held)
         raise
     destination.finish(result.manifest)
@@ -398,7 +416,15 @@ def _check_undisturbed(run: Run, result: WriteResult) -> None:
 
 def _targets(run: Run, *, made: Mapping[Place, FinishedShard] | None, spool: bool = False) -> Stored:
     count = isinstance(run.feed, SampleFeed)  # sizes tell where shards end; rows must be encoded
-    return Stored(run.names, run.held.shards, made=made, spool=spool, count=count, begin=run.begin)
+    return Stored(
+        run.names,
+        run.held.shards,
+        made=made,
+        spool=spool,
+        count=count,
+        begin=run.begin,
+        check=run.check if run.is_stream else None,
+    )
 
 
 def _repeat(run: Run, targets: Targets) -> Finished:
@@ -441,6 +467,8 @@ def _limit(run: Run, finished: Finished) -> str | None:
 
 
 def _doubts(run: Run, finished: Finished) -> Iterator[str]:
+    if run.workers.remote is not None and run.alone:
+        yield f"{run.workers.remote} was not used: this input, or this store, is for one process"
     if not run.protected:
         yield "this store ignores the condition that keeps runs apart: let no two write here at the same time"
     for split, series in finished.items():

@@ -247,13 +247,15 @@ def test_from_a_timer(here, bucket):
     units = {"photos.service": service, "photos.timer": timer}
     for name, text in units.items():
         (here / name).write_text(text + "\n")
-    if shutil.which("systemd-analyze"):
-        files = [str(here / name) for name in units]
-        ran = subprocess.run(
-            ["systemd-analyze", "verify", "--user", *files], capture_output=True, text=True, check=False
-        )
-        complaints = [line for line in ran.stderr.splitlines() if "photos." in line]
-        assert complaints == []
+    # Not as the user's: for those it wants a session, and looks at nothing without one.
+    ran = subprocess.run(
+        ["systemd-analyze", "verify", *(str(here / name) for name in units)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert [line for line in ran.stderr.splitlines() if "photos" in line] == []
+    assert ran.returncode == 0
     unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(service)

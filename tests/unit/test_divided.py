@@ -253,7 +253,7 @@ def test_the_same_whoever_does_it(case: str, tmp_path: Path, processes: Executor
     options = WriteOptions(name="d", **writing)
     alone = outcome(tmp_path / "1", sources, ReadOptions(**reading), options, None)
     for jobs in (2, 3) if case in THREE else (2,):
-        workers = Workers(jobs, worth=1, start=lambda jobs: Shared(processes))
+        workers = Workers(jobs, worth=1, start=lambda jobs: Shared(processes), smallest=1)
         together = outcome(tmp_path / str(jobs), sources, ReadOptions(**reading), options, workers)
         assert together[1:] == alone[1:]
         assert together[0].keys() == alone[0].keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -391,3 +392,46 @@ def test_two_streams_at_once_are_not_one_job(tmp_path: Path, finished: bool) -> 
     with pytest.raises(TemporaryError, match="another run"):
         write(as_source(rows("a", another)), store, "out", WriteOptions(max_count=1))
     assert store.stored == []
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stream_that_is_started_again_while_it_runs(tmp_path: Path, ends: bool) -> None:
+    """The later run is the one that counts, whatever the earlier one would have stored; what it leaves is not kept."""
+    later = Recording(tmp_path, fail="" if ends else "000002")
+
+    def samples(text: bytes, then: Callable[[], object] | None = None) -> Iterator[Any]:
+        for number in range(8):
+            if number == 5 and then is not None:
+                then()
+            yield {"__key__": f"{number}", "bin": text}
+
+    def another() -> None:
+        while not (tmp_path / "out" / ".atdata" / "shards" / "000001.json").exists():
+            time.sleep(0.01)  # two shards of the first run are finished
+        try:
+            write(as_source(samples(b"b")), later, "out", WriteOptions(max_count=2))
+        except TemporaryError:
+            assert not ends
+
+    with pytest.raises(TemporaryError, match="another run of this command has taken over"):
+        write(as_source(samples(b"a", another)), LocalStore(tmp_path), "out", WriteOptions(max_count=2))
+    later.fail = ""
+    write(as_source(samples(b"b")), later, "out", WriteOptions(max_count=2))
+    assert keys(tmp_path / "out") == ["0", "2", "4", "6"]
+    shards = [data for name, data in tree(tmp_path / "out").items() if name.endswith(".tar")]
+    assert {data[512:513] for data in shards} == {b"b"}
+
+
+def test_notes_of_a_stream_count_for_the_very_objects(tmp_path: Path) -> None:
+    def samples() -> Iterator[Any]:
+        return ({"__key__": f"{number}", "bin": b"a"} for number in range(8))
+
+    store = Recording(tmp_path, fail="000002")
+    with pytest.raises(TemporaryError):
+        write(as_source(samples()), store, "out", WriteOptions(max_count=2))
+    shard = tmp_path / "out" / "shard-000000.tar"
+    shard.write_bytes(bytes(shard.stat().st_size))  # of the same size: by another run, which was about to end
+    store.fail, store.stored = "", []
+    write(as_source(samples()), store, "out", WriteOptions(max_count=2))
+    assert sorted(store.stored) == ["shard-000000.tar", "shard-000002.tar", "shard-000003.tar"]
+    assert keys(tmp_path / "out") == ["0", "2", "4", "6"]
