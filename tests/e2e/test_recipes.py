@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import fcntl
 import functools
 import http.server
 import os
@@ -21,15 +23,14 @@ import pytest
 import yaml
 
 from tests.cli.conftest import COMMAND, environment
+from tests.conftest import common_folder
 from tests.distribution import Distribution
-from tests.servers.seaweed import S3Server, filesystem, make_bucket, remove_bucket
+from tests.servers.seaweed import S3Server, filesystem, make_bucket
 from tests.servers.terminal import search_path
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "man" / "man7" / "atdata-cli-recipes.7").read_text(encoding="utf-8")
 SPECIAL = {"\\-": "-", "\\(aq": "'", "\\(dq": '"', "\\(ga": "`", "\\(ha": "^", "\\(ti": "~", "\\e": "\\", "\\&": ""}
-
-pytestmark = pytest.mark.xdist_group("recipes")  # they share one bucket, whose name is in the page
 
 
 def recipes(heading: str) -> list[str]:
@@ -56,12 +57,17 @@ def env(here: Path) -> dict[str, str]:
     return environment(here) | {"PATH": search_path(COMMAND)}
 
 
-@pytest.fixture(scope="module")
-def my_bucket(s3_server: S3Server) -> Iterator[S3Server]:
-    """Made once: a server may still know a bucket that has just been deleted."""
-    make_bucket(s3_server, "my-bucket")
-    yield s3_server
-    remove_bucket(s3_server, "my-bucket")
+@pytest.fixture
+def my_bucket(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
+    """The bucket has the name that is in the page: of all workers of a test run one has it at a time.
+
+    It is never deleted: a server may still know a bucket that is gone.
+    """
+    with (common_folder(tmp_path_factory, worker_id) / "my-bucket.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileExistsError):
+            make_bucket(s3_server, "my-bucket")
+        yield s3_server
 
 
 @pytest.fixture
