@@ -19,7 +19,7 @@ from atdata_cli.shards.plan import Limits
 from atdata_cli.shards.problems import KeyBatch
 from atdata_cli.shards.repeats import KeyLog
 from atdata_cli.shards.series import FinishedShard
-from atdata_cli.shards.targets import Targets
+from atdata_cli.shards.targets import Stored, Targets
 from atdata_cli.shards.workers import ProcessExecutor
 from atdata_cli.sources.base import Source
 
@@ -140,7 +140,7 @@ def run_pieces(
     """
     source = feed.progress.source
     assert source is not None
-    tasks = (_task(number, piece, targets) for number, piece in pieces)
+    tasks = (_task(number, piece, targets, setting.destination) for number, piece in pieces)
     finished: dict[str | None, list[FinishedShard]] = {split: [] for split in _known_splits(feed)}
     counted = feed.progress.source = _Counted(source)
     try:
@@ -157,8 +157,12 @@ def run_pieces(
     return finished
 
 
-def _task(number: int, piece: Piece, targets: Targets) -> Task:
+def _task(number: int, piece: Piece, targets: Targets, destination: Destination) -> Task:
     split = getattr(piece, "split", None)
+    if split is not None and isinstance(targets, Stored):
+        expect = getattr(destination.store, "expect", None)  # a plugin's store need not have it
+        if expect is not None:
+            expect(destination.name(split))
     return Task(number, piece, targets.only(split or "", piece.shard, piece.shards))
 
 
