@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import fcntl
 import functools
 import http.server
 import os
@@ -21,15 +23,14 @@ import pytest
 import yaml
 
 from tests.cli.conftest import COMMAND, environment
+from tests.conftest import common_folder
 from tests.distribution import Distribution
-from tests.servers.seaweed import S3Server, filesystem, make_bucket, remove_bucket
+from tests.servers.seaweed import S3Server, filesystem, make_bucket
 from tests.servers.terminal import search_path
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "man" / "man7" / "atdata-cli-recipes.7").read_text(encoding="utf-8")
 SPECIAL = {"\\-": "-", "\\(aq": "'", "\\(dq": '"', "\\(ga": "`", "\\(ha": "^", "\\(ti": "~", "\\e": "\\", "\\&": ""}
-
-pytestmark = pytest.mark.xdist_group("recipes")  # they share one bucket, whose name is in the page
 
 
 def recipes(heading: str) -> list[str]:
@@ -57,16 +58,31 @@ def env(here: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def bucket(here: Path, s3_server: S3Server) -> Iterator[Any]:
+def my_bucket(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
+    """The bucket has the name that is in the page: of all workers of a test run one has it at a time.
+
+    It is never deleted: a server may still know a bucket that is gone.
+    """
+    with (common_folder(tmp_path_factory, worker_id) / "my-bucket.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileExistsError):
+            make_bucket(s3_server, "my-bucket")
+        yield s3_server
+
+
+@pytest.fixture
+def bucket(here: Path, my_bucket: S3Server) -> Iterator[Any]:
     """The bucket of the page, on the test's server; the credentials are in the home's files."""
     (here / ".aws").mkdir()
-    (here / ".aws" / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {s3_server.endpoint}\n")
+    (here / ".aws" / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {my_bucket.endpoint}\n")
     (here / ".aws" / "credentials").write_text(
-        f"[default]\naws_access_key_id = {s3_server.key}\naws_secret_access_key = {s3_server.secret}\n"
+        f"[default]\naws_access_key_id = {my_bucket.key}\naws_secret_access_key = {my_bucket.secret}\n"
     )
-    make_bucket(s3_server, "my-bucket")
-    yield filesystem(s3_server)
-    remove_bucket(s3_server, "my-bucket")
+    files = filesystem(my_bucket)
+    yield files
+    files.invalidate_cache()
+    if files.exists("my-bucket/photos"):
+        files.rm("my-bucket/photos", recursive=True)
 
 
 def sh(script: str, cwd: Path, env: dict[str, str], shell: str = "sh") -> subprocess.CompletedProcess[str]:
