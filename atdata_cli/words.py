@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "human_bytes"]
+__all__ = ["count", "human_bytes", "totals"]
 
 
 def human_bytes(size: float) -> str:
@@ -17,3 +17,8 @@ def human_bytes(size: float) -> str:
 def count(number: int, noun: str) -> str:
     """``1 sample``, ``2,000 samples``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def totals(samples: int, shards: int, size: int) -> str:
+    """``3 samples in 1 shard, 10.0 KiB``."""
+    return f"{count(samples, 'sample')} in {count(shards, 'shard')}, {human_bytes(size)}"

@@ -8,9 +8,11 @@ import typer
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import import_webdataset
-from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.output import Output, count
+from atdata_cli.cli.places import writable_store
 from atdata_cli.errors import ExitCode, UsageError
 from atdata_cli.refs import MANIFEST, in_index
+from atdata_cli.words import totals
 
 __all__ = ["commit"]
 
@@ -38,16 +40,13 @@ def commit(
     """
     import_webdataset()
     from atdata_cli.shards.partwrite import commit as commit_parts
-    from atdata_cli.shards.protocols import ShardStore
-    from atdata_cli.stores.registry import open_store
 
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
     if in_index(dest):
         raise UsageError("parts are in a store", url=dest, hint="commit there, then publish")
-    store, prefix = open_store(dest, opt.store_options(endpoint_url, profile, region, store_option))
-    if not isinstance(store, ShardStore) or not store.writable:
-        raise UsageError("nothing can be written in this store", url=dest)
+    stores = opt.store_options(endpoint_url, profile, region, store_option)
+    store, prefix = writable_store(dest, stores, doing="written")
     done = commit_parts(store, prefix, dry_run=dry_run)
     manifest = done.result.manifest
     urls = [store.url(name) for name, _ in done.result.shards()]
@@ -67,8 +66,7 @@ def commit(
     elif not output.quiet:
         output.data(urls)
     what = {"written": "committed", "planned": "would commit", "unchanged": "unchanged:"}[done.result.status]
-    totals = f"{count(manifest.samples, 'sample')} in {count(len(urls), 'shard')}, {human_bytes(manifest.bytes)}"
-    output.say(f"{what} {totals}, {url}")
+    output.say(f"{what} {totals(manifest.samples, len(urls), manifest.bytes)}, {url}")
     if manifest.rejected and done.result.status == "written":
         output.say(f"{count(manifest.rejected, 'sample')} rejected")
         raise typer.Exit(ExitCode.REJECTED)

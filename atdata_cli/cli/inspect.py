@@ -17,6 +17,7 @@ from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import parse, printable, redact
 from atdata_cli.samples.describe import described_kind, described_range
+from atdata_cli.words import totals
 
 if TYPE_CHECKING:
     from atdata_cli.indexes.base import Entry
@@ -109,7 +110,7 @@ def _verify(output: Output, located: Located, files: Files, jobs: int | None) ->
     progress = TransferProgress(activity="verifying")
     with output.progress(progress):
         report = verify(located, files, jobs=jobs, progress=progress)
-    totals = f"{count(report.samples, 'sample')} in {count(report.shards, 'shard')}, {human_bytes(report.bytes)}"
+    whole = totals(report.samples, report.shards, report.bytes)
     if output.as_json:
         document = {"url": redact(located.url), "samples": report.samples, "shards": report.shards}
         problems = [asdict(problem) | {"shard": redact(problem.shard)} for problem in report.problems]
@@ -117,11 +118,11 @@ def _verify(output: Output, located: Located, files: Files, jobs: int | None) ->
     else:
         output.data([_problem_line(problem) for problem in report.problems])
     if report.problems:
-        output.problem(f"{count(len(report.problems), 'problem')} in {totals}")
+        output.problem(f"{count(len(report.problems), 'problem')} in {whole}")
         if any(problem.kind == "split-sample" for problem in report.problems):
             output.say("a sample's members have to stand together: pack the tar sorted by name (tar --sort=name)")
     else:
-        output.say(f"verified {totals}: every byte as it should be", style="32")
+        output.say(f"verified {whole}: every byte as it should be", style="32")
     return report
 
 

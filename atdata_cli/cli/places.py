@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from atdata_cli.errors import UsageError
 from atdata_cli.refs import local_path, scheme
 
-__all__ = ["check_apart", "check_dest"]
+if TYPE_CHECKING:
+    from atdata_cli.shards.protocols import ShardStore
+    from atdata_cli.stores.registry import StoreOptions
+
+__all__ = ["check_apart", "check_dest", "writable_store"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -55,3 +60,23 @@ def check_apart(source: str, dest: str) -> None:
         inner, outer = (os.path.join(os.path.realpath(path), "") for path in (dest_path, source))
     if inner.startswith(outer):
         raise UsageError("DEST is inside SOURCE", url=dest, hint="choose a DEST outside it")
+
+
+def writable_store(dest: str, stores: StoreOptions, *, doing: str) -> tuple[ShardStore, str]:
+    """The store of *dest* and the prefix in it.
+
+    Parameters
+    ----------
+    doing : what cannot be done where this fails, as a participle.
+
+    Raises
+    ------
+    UsageError : it cannot be changed shard by shard.
+    """
+    from atdata_cli.shards.protocols import ShardStore
+    from atdata_cli.stores.registry import open_store
+
+    store, prefix = open_store(dest, stores)
+    if not isinstance(store, ShardStore) or not store.writable:
+        raise UsageError(f"nothing can be {doing} in this store", url=dest)
+    return store, prefix

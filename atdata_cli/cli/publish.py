@@ -15,6 +15,7 @@ from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.said import said
 from atdata_cli.errors import AtdataError, ExitCode, UsageError
 from atdata_cli.refs import LOCAL_INDEX, Reference, parse, printable, redact
+from atdata_cli.words import totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,18 +128,18 @@ def _report(output: Output, publication: Publication, published: Published) -> N
     if output.as_json:
         output.document(_document(publication, published))
         return
-    shards = count(len(published.shards or publication.shards), "shard")
-    totals = f"{count(publication.samples, 'sample')} in {shards}, {human_bytes(publication.bytes)}"
+    shards = published.shards or publication.shards
+    whole = totals(publication.samples, len(shards), publication.bytes)
     if published.status == "planned":
-        output.say(f"would publish {totals}, as {published.uri}:" if published.records else f"unchanged: {totals}")
+        output.say(f"would publish {whole}, as {published.uri}:" if published.records else f"unchanged: {whole}")
         output.data(list(record_lines(published.records)))
         return
     if not output.quiet:
         output.data([printable(published.uri)])
     if published.status == "unchanged":
-        output.say(f"unchanged: {totals}", style="2")
+        output.say(f"unchanged: {whole}", style="2")
     else:
-        output.say(f"{published.status} {totals}", style="32")
+        output.say(f"{published.status} {whole}", style="32")
 
 
 def _document(publication: Publication, published: Published) -> dict[str, Any]:

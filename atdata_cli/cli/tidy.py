@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.places import writable_store
 from atdata_cli.errors import UsageError
 from atdata_cli.refs import LOCAL_INDEX, in_index, parse
 
@@ -75,14 +76,10 @@ def abort(
 
 def _destination(dest: str, stores: StoreOptions) -> Destination:
     from atdata_cli.shards.destination import Destination
-    from atdata_cli.shards.protocols import ShardStore
-    from atdata_cli.stores.registry import open_store
 
     if in_index(dest):
         raise UsageError("an index keeps no shards that nothing names", url=dest, hint="unpublish takes a name away")
-    store, prefix = open_store(dest, stores)
-    if not isinstance(store, ShardStore) or not store.writable:
-        raise UsageError("nothing can be deleted in this store", url=dest)
+    store, prefix = writable_store(dest, stores, doing="deleted")
     return Destination(store, prefix)
 
 

@@ -22,6 +22,7 @@ from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.config import local_index, s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
+from atdata_cli.words import totals
 
 if TYPE_CHECKING:
     from atdata_cli.cli.depfile import Depfile
@@ -619,15 +620,15 @@ class _Write:
     def _summarise(self, result: WriteResult, store: _Places) -> None:
         manifest = result.manifest
         made = sum(1 for _ in result.shards())
-        totals = f"{count(manifest.samples, 'sample')} in {count(made, 'shard')}, {human_bytes(manifest.bytes)}"
+        whole = totals(manifest.samples, made, manifest.bytes)
         url = store.url(posixpath.join(result.prefix, "manifest.json"))
         if result.status == "planned":
             for line in _plan(result, store):
                 self.output.say(line)
         elif result.status == "unchanged":
-            self.output.say(f"unchanged, 0 uploaded: {totals}, {url}", style="2")
+            self.output.say(f"unchanged, 0 uploaded: {whole}, {url}", style="2")
         else:
-            self.output.say(f"wrote {totals}" + ("" if self.part else f", {url}"), style="32")
+            self.output.say(f"wrote {whole}" + ("" if self.part else f", {url}"), style="32")
             if len(result.stored) < made:
                 size = human_bytes(sum(row.bytes for row in result.stored))
                 self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")

@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,11 +142,11 @@ def _done(name: str, step: Callable[[], str]) -> Check:
         return Check(name, "failed", found.message, found.hint, found)
 
 
-class _Patient:
-    def steps(self) -> Sequence[_Step]:
-        raise NotImplementedError
+class _Patient(ABC):
+    @abstractmethod
+    def steps(self) -> Sequence[_Step]: ...
 
-    def clean(self) -> None:
+    def clean(self) -> None:  # noqa: B027 - most leave nothing
         pass
 
 
