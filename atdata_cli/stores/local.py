@@ -262,9 +262,11 @@ class LocalStore(StoreBase):
                     raise
                 continue
             with contextlib.suppress(OSError):  # only `leftovers` asks for it
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        return descriptor, temporary
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # nobody has it for longer than `clean` needs
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, temporary
+            os.close(descriptor)  # `clean` found it before it was locked, and took it for a killed run's
+        raise FileNotFoundError(errno.ENOENT, "it is removed again and again", path)
 
     def _make_folders(self, folder: str) -> None:
         """``makedirs`` that remembers what it made, and makes it durable."""
