@@ -193,6 +193,8 @@ def copy_dataset(
     held = copy.survey()
     if held != "nothing" and if_exists == "fail":
         raise OccupiedError(f"it holds this copy, {held}", url=store.url(prefix), hint="leave out --if-exists fail")
+    if held == "nothing" and not dry_run and not copy.begin():
+        held = copy.survey()
     copy.find_kept(held)
     status: Status = "unchanged" if held == "finished" and copy.is_complete() else "planned" if dry_run else "copied"
     if not dry_run:
@@ -242,9 +244,14 @@ class _Copy:
         Raises
         ------
         OccupiedError : it holds anything else.
+        TemporaryError : other runs keep changing what is there.
         """
-        self._there = self._destination.objects()
+        return self._destination.when_at_rest(self._look)
+
+    def _look(self) -> _Found | None:
+        """What :meth:`survey` tells; None if it changed while it was looked at."""
         text = self._manifest = self._store.read(self._destination.name(MANIFEST))
+        self._there = self._destination.objects()
         if text is not None and (self._plan.manifests or FORMAT.encode() in text):
             if text == self._plan.manifests.get(MANIFEST):
                 return "finished"
@@ -254,17 +261,17 @@ class _Copy:
             if marked == self._plan.job.id:
                 return "unfinished"
             raise self._occupied("it holds another job's unfinished dataset")
-        ours = [shard for shard in self._plan.shards if shard.name in self._there]
-        if self._plan.manifests:
-            shards = [name for name in self._there if is_shard_name(name)]
-            taken = ours[0].name if ours else shards[0] if shards else None
-            if taken is not None:
-                raise self._occupied("it holds shards without a manifest", taken)
-        elif ours:
-            if len(ours) < len(self._plan.shards):
-                raise self._occupied("it holds a shard of this name, but not all of them", ours[0].name)
+        ours = [shard.name for shard in self._plan.shards if shard.name in self._there]
+        if not self._plan.manifests and len(ours) == len(self._plan.shards):
             return "finished"
-        return "nothing"
+        others = [name for name in self._there if is_shard_name(name)] if self._plan.manifests else []
+        taken = next(iter(ours + others), None)
+        if taken is None:
+            return "nothing"
+        if not self._destination.is_at_rest(self._there, finished=text is not None):
+            return None
+        what = "shards without a manifest" if self._plan.manifests else "a shard of this name, but not all of them"
+        raise self._occupied(f"it holds {what}", taken)
 
     def _occupied(self, what: str, name: str = "") -> OccupiedError:
         url = self._store.url(self._destination.name(name)) if name else self._destination.url
@@ -337,11 +344,25 @@ class _Copy:
         missing = self._plan.manifests.keys() - self._there.keys()
         return len(self._kept) == len(self._plan.shards) and not missing
 
+    def begin(self) -> bool:
+        """Mark the place as this copy's; False if another run of it has finished since the survey.
+
+        Raises
+        ------
+        OccupiedError : another job has marked it, or finished there.
+        """
+        try:
+            self._destination.begin(self._plan.job, Held("nothing", text=self._manifest))
+        except OccupiedError:
+            manifest = self._plan.manifests.get(MANIFEST)
+            if manifest is None or self._store.read(self._destination.name(MANIFEST)) != manifest:
+                raise
+            return False
+        return True
+
     def run(self, held: _Found) -> None:
         """Copy what is missing, then the manifests; remove the marks."""
         missing = [index for index in range(len(self._plan.shards)) if index not in self._kept]
-        if held == "nothing":
-            self._destination.begin(self._plan.job, Held("nothing", text=self._manifest))
         try:
             self._copy(missing)
             for name, text in self._plan.manifests.items():

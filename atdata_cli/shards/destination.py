@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from posixpath import join
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError
 from atdata_cli.shards.job import Job
@@ -31,6 +31,7 @@ _STATE_FILE = re.compile(r"(?:(.+)/)?(\d{6,})\.json")
 _SHARD = re.compile(r"(?:.*/)?shard-(\d{6,})(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"
 
+T = TypeVar("T")
 Place = tuple[str, int]
 """A shard's folder (``""`` or a split's name) and its number in it."""
 
@@ -135,16 +136,27 @@ class Destination:
         ------
         OccupiedError : another job's unfinished dataset, or shards that no manifest tells of; nothing is touched.
         IntegrityError : its manifest is damaged.
+        TemporaryError : other runs keep changing what is there.
         """
+        return self.when_at_rest(lambda: self._look(job))
+
+    def _look(self, job: Job) -> Held | None:
+        """What :meth:`survey` tells; None if it changed while it was looked at."""
         text, version = self._manifest_now()
         mark = self._mark()
-        names = self._names()
+        objects = self.objects()
+        names = {name: item.size for name, item in objects.items()}
         if text is None:
             if mark is not None:
                 self._check_ours(mark, job)
                 return Held("unfinished", shards=self._noted(names), names=names)
-            self._check_free(names)
-            return Held("nothing", names=names)
+            shard = next((name for name in names if is_shard_name(name)), None)
+            if shard is None:
+                return Held("nothing", names=names)
+            if not self.is_at_rest(objects, finished=False):
+                return None
+            what = "a folder in it holds shards" if "/" in shard else "it holds shards without a manifest"
+            raise OccupiedError(what, url=self.store.url(self.name(shard)), hint=_LEAVE)
         root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
         parts = self._parts(root)
         there = {(folder, _number(row.name)): row for folder, part in parts.items() for row in part.shards}
@@ -204,6 +216,32 @@ class Destination:
         """All that the prefix holds, by name relative to it."""
         return {self._relative(item.name): item for item in self.store.list(self.prefix)}
 
+    def is_at_rest(self, objects: Mapping[str, ObjectInfo], *, finished: bool) -> bool:
+        """Whether shards that have neither a mark nor a manifest are truly without: no run is about to put one.
+
+        Parameters
+        ----------
+        objects : what the prefix held when they were seen.
+        finished : whether a manifest was seen.
+        """
+        return _JOB not in objects and (MANIFEST in objects) == finished and self.objects() == objects
+
+    def when_at_rest(self, look: Callable[[], T | None]) -> T:
+        """What *look* finds; it is called again while it gives None, as what is here changed under its eyes.
+
+        Raises
+        ------
+        TemporaryError : it keeps changing.
+        """
+        for _ in range(_READS):
+            found = look()
+            if found is not None:
+                return found
+        raise self._restless()
+
+    def _restless(self) -> TemporaryError:
+        return TemporaryError("other runs keep beginning and ending here", url=self.url, hint="try again later")
+
     def _relative(self, name: str) -> str:
         return name[len(join(self.prefix.strip("/"), "")) :]
 
@@ -246,12 +284,6 @@ class Destination:
             url=self.url,
             hint="wait for that run or start it again; if it is given up: atdata-cli abort DEST",
         )
-
-    def _check_free(self, names: Mapping[str, int]) -> None:
-        for name in names:
-            if _SHARD.fullmatch(name):
-                what = "a folder in it holds shards" if "/" in name else "it holds shards without a manifest"
-                raise OccupiedError(what, url=self.store.url(self.name(name)), hint=_LEAVE)
 
     def refusal(self, held: Held) -> OccupiedError:
         """What a run that may not replace the dataset there ends with."""
@@ -321,7 +353,7 @@ class Destination:
                 )
             if self.store.replace_if_unchanged(name, mark, info.version or ""):
                 return False
-        raise TemporaryError("other runs keep beginning and ending here", url=self.url, hint="try again later")
+        raise self._restless()
 
     def _check_unchanged(self, job: Job, held: Held) -> None:
         text = self.store.read(self.name(MANIFEST))

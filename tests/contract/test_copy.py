@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from atdata_cli.shards.reader import locate
 from atdata_cli.stores.base import StoreBase
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.testing import pattern
+from tests.meanwhile import Meanwhile
 from tests.servers.seaweed import S3Server
 
 KINDS = ["local", "memory", "s3"]
@@ -424,3 +426,30 @@ def test_a_store_that_has_no_versions(place):
     copied(source, dest, store=spy)
     assert sorted(spy.opened) == ["shard-000000.tar", "shard-000001.tar"]
     assert sorted(spy.created) == ["shard-000002.tar", "shard-000003.tar"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["which ends", "which breaks off"])
+@pytest.mark.parametrize("with_manifest", [True, False], ids=["dataset", "shards"])
+def test_another_run_of_the_copy_at_any_moment(place, whole, with_manifest):
+    """Whatever the other has done at whichever moment, this one does not take it for a stranger's work."""
+    source = dataset(place("local"))
+    if not with_manifest:
+        Path(source, "manifest.json").unlink()
+    number, acted = 0, True
+    while acted:
+        dest = place("memory")
+
+        def other(dest: str = dest) -> None:
+            if whole:
+                copied(source, dest)
+            else:
+                with suppress(TemporaryError):
+                    copied(source, dest, store=spied(dest, fail_at=2), jobs=1)
+
+        store = Meanwhile(open_store(dest)[0], number, other)
+        assert copied(source, dest, store=store, jobs=1).status in ("copied", "unchanged")
+        if not whole:  # its state may have come after this one had tidied up
+            assert copied(source, dest).status == "unchanged"
+        assert content(dest) == content(source)
+        number, acted = number + 1, store.acted
+    assert number > 20

@@ -7,6 +7,7 @@ import json
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from atdata_cli.sources.mappings import as_source
 from atdata_cli.sources.registry import ReadOptions, open_source
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.local import LocalSink, LocalStore
+from tests.meanwhile import Meanwhile
 
 COUNT = 10
 OPTIONS = WriteOptions(max_count=4)
@@ -370,6 +372,29 @@ def test_a_run_that_finished_since_the_survey_is_noticed_before_anything_is_stor
     assert store.stored == []
     assert keys(tmp_path / "out") == ["0000000000", "0000000004"]
     assert sorted(tree(tmp_path / "out")) == ["manifest.json", "shard-000000.tar", "shard-000001.tar"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["which ends", "which breaks off"])
+def test_another_run_of_the_job_at_any_moment(tmp_path: Path, whole: bool) -> None:
+    """Whatever the other has done at whichever moment, this one does not take it for a stranger's work."""
+    path = lines(tmp_path / "rows.jsonl")
+    write(opened(path), LocalStore(tmp_path), "out", OPTIONS)
+    undisturbed = tree(tmp_path / "out")
+    number, acted = 0, True
+    while acted:
+        root = tmp_path / str(number)
+
+        def other(root: Path = root) -> None:
+            with suppress(TemporaryError):
+                write(opened(path), Recording(root, fail="" if whole else "000001"), "out", OPTIONS)
+
+        store = Meanwhile(LocalStore(root), number, other)
+        with suppress(TemporaryError):
+            write(opened(path), store, "out", OPTIONS)  # type: ignore[arg-type]
+        write(opened(path), LocalStore(root), "out", OPTIONS)
+        assert tree(root / "out") == undisturbed
+        number, acted = number + 1, store.acted
+    assert number > 15
 
 
 @pytest.mark.parametrize("finished", [True, False])
