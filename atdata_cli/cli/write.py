@@ -329,18 +329,26 @@ class _Write:
                 raise UsageError("--part needs a store; publish --blobs what is committed", url=self.entry.text)
             return self._write_entry(self.entry, files)
         from atdata_cli.shards.protocols import ShardStore
-        from atdata_cli.shards.write import write as write_shards
         from atdata_cli.stores.registry import open_store
 
         seen = self._seen(files)
-        source = self._source(files, seen)
         store, prefix = open_store(self.operands.dest, self.dest_stores)
         if not isinstance(store, ShardStore):
-            return self._hand_over(source, store, prefix)
-        if self.part is not None:
-            return self._write_part(self.part, source, store, prefix)
-        with self._workers() as workers, self._watched() as (rejects, progress):
-            result = write_shards(
+            return self._hand_over(self._source(files, seen), store, prefix)
+        with self._workers(store) as workers:
+            source = self._source(files, seen)
+            if self.part is not None:
+                return self._write_part(self.part, source, store, prefix, workers)
+            return self._write_whole(source, store, prefix, workers, seen)
+
+    def _write_whole(
+        self, source: Source, store: ShardStore, prefix: str, workers: Workers, seen: SeenInputs | None
+    ) -> ExitCode:
+        """All of a dataset; what it wrote."""
+        from atdata_cli.shards.write import write
+
+        with self._watched() as (rejects, progress):
+            result = write(
                 source,
                 store,
                 prefix,
@@ -372,16 +380,22 @@ class _Write:
             self.writing = dataclasses.replace(self.writing, embed_root=_whole_path(self.writing.embed_root))
 
     @contextmanager
-    def _workers(self) -> Iterator[Workers]:
+    def _workers(self, store: ShardStore) -> Iterator[Workers]:
         from atdata_cli.shards.engines import open_engine
-        from atdata_cli.shards.workers import ProcessExecutor, usable_cores
+        from atdata_cli.shards.protocols import ConnectingStore
+        from atdata_cli.shards.workers import EarlyProcesses, ProcessExecutor, usable_cores
 
         jobs = usable_cores() if self.jobs is None else self.jobs
         start = partial(ProcessExecutor, preload="atdata_cli.cli.worker")
         with open_engine(self.engine, jobs, start=start) as workers:
-            yield workers
+            if jobs < 2 or workers.remote is not None or self.dry_run or not isinstance(store, ConnectingStore):
+                yield workers
+                return
+            store.load()
+            with EarlyProcesses(jobs, start) as early:
+                yield dataclasses.replace(workers, start=early, each=early.each)
 
-    def _write_part(self, text: str, source: Source, store: ShardStore, prefix: str) -> ExitCode:
+    def _write_part(self, text: str, source: Source, store: ShardStore, prefix: str, workers: Workers) -> ExitCode:
         """One part; what it wrote, and what is to be done when all are."""
         from atdata_cli.shards.parts import parse_part
         from atdata_cli.shards.partwrite import write_part
@@ -389,7 +403,7 @@ class _Write:
         if self.prune or self.if_exists != "resume":
             raise UsageError("--part goes on with what is there: leave out --prune and --if-exists")
         part = parse_part(text)
-        with self._workers() as workers, self._watched() as (rejects, progress):
+        with self._watched() as (rejects, progress):
             result = write_part(
                 source,
                 store,

@@ -14,9 +14,10 @@ from typing import Any, overload
 from atdata_cli.shards.destination import Destination
 from atdata_cli.shards.encode import NewFields
 from atdata_cli.shards.feed import Feed, Piece, RowFeed
-from atdata_cli.shards.making import Done, Finished, Setting, Task, make_piece
+from atdata_cli.shards.making import Done, Finished, Setting, Task, connect, make_piece
 from atdata_cli.shards.plan import Limits
 from atdata_cli.shards.problems import KeyBatch
+from atdata_cli.shards.protocols import ConnectingStore
 from atdata_cli.shards.repeats import KeyLog
 from atdata_cli.shards.series import FinishedShard
 from atdata_cli.shards.targets import Stored, Targets
@@ -46,6 +47,7 @@ class Workers:
     jobs : how many processes.
     worth : input bytes from which on they are worth their start.
     start : makes the executor that has them.
+    each : if they are there already: has each of them do something while nothing else is to be done yet.
     remote : the engine that they belong to, if they are not this machine's processes.
     smallest : input bytes of a piece at least; it has one shard, however small.
     """
@@ -53,6 +55,7 @@ class Workers:
     jobs: int
     worth: int = _WORTH
     start: Callable[[int], Executor] = start_processes
+    each: Callable[..., None] | None = None
     remote: str | None = None
     smallest: int = _SMALLEST_PIECE
 
@@ -67,6 +70,12 @@ class Workers:
             return False
         size = source.size()
         return source.rewindable and size is not None and size >= self.worth
+
+    def connect(self, feed: Feed, destination: Destination) -> None:
+        """Have them connect to the store, if they are going to need it."""
+        store = destination.store
+        if self.each is not None and isinstance(store, ConnectingStore) and self.are_worth(feed, destination):
+            self.each(connect, store)
 
     def piece_size(self, size: int) -> int:
         """Input bytes of one piece, of *size* in all."""

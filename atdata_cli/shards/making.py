@@ -17,13 +17,14 @@ from atdata_cli.shards.feed import Feed, Piece, PreparedRows, Progress, Rejects,
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.plan import MAX_SPLITS, Limits
 from atdata_cli.shards.problems import KeyBatch
+from atdata_cli.shards.protocols import ConnectingStore
 from atdata_cli.shards.series import FinishedShard, ShardWriter
 from atdata_cli.shards.stream import Pipeline
 from atdata_cli.shards.targets import Targets
 from atdata_cli.sources.base import Files, Reject
 from atdata_cli.sources.pieces import RowPiece, SamplePiece
 
-__all__ = ["Done", "Finished", "Setting", "Task", "make", "make_piece", "running"]
+__all__ = ["Done", "Finished", "Setting", "Task", "connect", "make", "make_piece", "running"]
 
 Finished = Mapping[str | None, Sequence[FinishedShard]]
 LimitsOf = Callable[[str | None], Limits]
@@ -191,6 +192,13 @@ class _Keys:
         return KeyBatch(task, len(keys), min(keys), max(keys), ascending, packed)
 
 
+def connect(store: ConnectingStore) -> None:
+    """Connect to a store that tasks are going to need: what a worker process does while it has nothing else to do."""
+    with suppress(Exception):  # the first task will tell, and more
+        store.connect()
+        _CONNECTED.append(store)
+
+
 def make_piece(setting: bytes, task: Task) -> Done:
     """Make the shards of one task: what a worker process does.
 
@@ -212,6 +220,8 @@ def running() -> int:
 
 # Of worker processes; several threads may share one.
 _RUNNING: list[int] = []
+_CONNECTED: list[ConnectingStore] = []
+"""A connection lasts as long as anybody holds it."""
 
 
 def _make_piece(setting: bytes, task: Task) -> Done:

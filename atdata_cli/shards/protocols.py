@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["Chunk", "HashedSink", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
+__all__ = ["Chunk", "ConnectingStore", "HashedSink", "LendingSink", "ObjectInfo", "ShardSink", "ShardStore"]
 
 Chunk = bytes | bytearray | memoryview
 
@@ -139,3 +139,14 @@ class ShardStore(Protocol):
 
     def clean(self, prefix: str, of: Callable[[str], bool] | None = None) -> Sequence[str]:
         """Remove :meth:`leftovers`; those of runs under way may be among them where the store cannot tell."""
+
+
+@runtime_checkable
+class ConnectingStore(Protocol):
+    """A store whose first request takes long, for it needs a connection."""
+
+    def load(self) -> None:
+        """Import what a connection needs, without making one: processes that are forked next have it, too."""
+
+    def connect(self) -> None:
+        """Make the connection."""

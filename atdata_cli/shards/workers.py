@@ -14,11 +14,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from atdata_cli.errors import AtdataError
 
-__all__ = ["ProcessExecutor", "run_in_processes", "usable_cores"]
+__all__ = ["EarlyProcesses", "ProcessExecutor", "run_in_processes", "usable_cores"]
 
 # Given a task and how to send messages on the way: its last message.
 Work = Callable[[Any, Callable[[Any], None]], Any]
@@ -231,6 +231,39 @@ class ProcessExecutor(Executor):
         theirs.close()
         self._processes.append(process)
         self._connections.append(ours)
+
+
+class EarlyProcesses:
+    """Processes that are forked while that is possible, for whoever will be the first to need some.
+
+    Parameters
+    ----------
+    jobs : how many.
+    start : makes them.
+    """
+
+    def __init__(self, jobs: int, start: Callable[[int], ProcessExecutor]) -> None:
+        self._jobs = jobs
+        self._start = start
+        self._waiting = start(jobs) if _is_alone() else None
+
+    def __call__(self, jobs: int) -> ProcessExecutor:
+        """Those that wait; new ones when these have been given away."""
+        waiting, self._waiting = self._waiting, None
+        return waiting or self._start(jobs)
+
+    def each(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have each process that waits do something before its first task; what comes of it is not told."""
+        if self._waiting is not None:
+            for _ in range(self._jobs):
+                self._waiting.submit(function, *args)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
 
 
 def _is_alone() -> bool:

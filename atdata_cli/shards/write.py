@@ -288,8 +288,11 @@ def write(
     progress = progress or Progress()
     if not store.writable:
         raise UsageError("this store can only be read", url=store.url(prefix))
+    workers = workers or Workers(1)
     feed = make_feed(source, options, rejects=rejects, progress=progress)
     destination = Destination(store, prefix)
+    if not dry_run:
+        workers.connect(feed, destination)
     job = Job.of(source.inputs, options)
     held = destination.survey(job)
     if held.kind == "finished" and held.root is not None and not dry_run:
@@ -305,7 +308,7 @@ def write(
     if held.kind == "finished" and held.root and held.text and seen is not None and seen.are_those_of(held.text):
         destination.check_complete(held.parts)
         return WriteResult("unchanged", prefix, held.root, held.parts, held.root.bytes)
-    run = Run(feed, destination, held, job, options, progress, workers or Workers(1))
+    run = Run(feed, destination, held, job, options, progress, workers)
     try:
         result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
     except TemporaryError as error:

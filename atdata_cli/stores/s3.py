@@ -259,6 +259,14 @@ class S3DataStore(StoreBase):
                     self._fs = _connections[key] = self._connect()
             return self._fs
 
+    def load(self) -> None:
+        """See :class:`.protocols.ConnectingStore`."""
+        import s3fs  # noqa: F401
+
+    def connect(self) -> None:
+        """See :class:`.protocols.ConnectingStore`."""
+        self.fs  # noqa: B018
+
     @property
     def endpoint_url(self) -> str | None:
         """The server, whatever part of the AWS chain names it; None for AWS."""
