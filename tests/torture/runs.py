@@ -85,6 +85,7 @@ class Running:
         self._secrets = secrets
         self._outputs = outputs
         self._leak: AssertionError | None = None
+        self._ended = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._watching.start()
 
@@ -103,7 +104,7 @@ class Running:
                         )
                     except AssertionError as error:
                         self._leak = error
-            time.sleep(pause)
+            self._ended.wait(pause)
             pause = min(1.0, pause * 2)
 
     def kill(self) -> None:
@@ -123,6 +124,7 @@ class Running:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.process.wait()
+        self._ended.set()
         self._watching.join()
         if self._leak is not None:
             raise self._leak
