@@ -16,7 +16,7 @@ SYSTEM := $(VENV)/.system
 $(STAMP): pyproject.toml dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint dev.lock --editable '.[parquet,report]' --group check --group test
+	$(BIN)/pip install --quiet --constraint dev.lock --editable '.[parquet,report,dask]' --group check --group test
 	touch $@
 
 # The reference library needs a newer Python than this project, so it lives in an environment of its own.
@@ -33,7 +33,7 @@ $(PDS)/.installed: tests/servers/pds_node/package.json $(SYSTEM)
 # tool, curl, with which webdataset opens URLs, Node for the PDS, what compiles its SQLite, readers of man pages, shells.
 $(SYSTEM): $(STAMP)
 	for need in chromium:chromium bsdtar:libarchive-tools curl:curl node:nodejs,libnode-dev npm:npm faketime:faketime make:make g++:g++ \
-	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3; do \
+	  mandoc:mandoc groff:groff zsh:zsh fish:fish sqlite3:sqlite3 jq:jq systemd-analyze:systemd; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $$(echo $${need##*:} | tr , ' ')"; \
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && \

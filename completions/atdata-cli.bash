@@ -67,12 +67,12 @@ _atdata_cli() {
         previous=${word%%=*}
         word=${word#*=}
     elif [[ $previous == atdata-cli || $previous == */atdata-cli ]]; then
-        _atdata_cli_offer "$word" write inspect resolve copy publish unpublish login logout prune abort stores doctor config --version --help
+        _atdata_cli_offer "$word" write commit inspect resolve copy publish unpublish login logout prune abort stores doctor config --version --help
         return
     fi
     case $command in
         write)
-            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --shuffle --seed --compress -j --jobs --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
+            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --shuffle --seed --compress -j --jobs --engine --part --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --from)
                     _atdata_cli_offer "$word" files tar jsonl csv tsv parquet arrow msgpack
@@ -166,6 +166,14 @@ _atdata_cli() {
                     :
                     return
                     ;;
+                --engine)
+                    :
+                    return
+                    ;;
+                --part)
+                    :
+                    return
+                    ;;
                 --if-exists)
                     _atdata_cli_offer "$word" resume update fail
                     return
@@ -222,6 +230,47 @@ _atdata_cli() {
                     _atdata_cli_files -f "$word"
                     return
                     ;;
+                --endpoint-url)
+                    :
+                    return
+                    ;;
+                --profile)
+                    :
+                    return
+                    ;;
+                --region)
+                    :
+                    return
+                    ;;
+                -o|--store-option)
+                    :
+                    return
+                    ;;
+                --retries)
+                    :
+                    return
+                    ;;
+                --timeout)
+                    :
+                    return
+                    ;;
+                --ca-bundle)
+                    _atdata_cli_files -f "$word"
+                    return
+                    ;;
+                --color)
+                    _atdata_cli_offer "$word" auto always never
+                    return
+                    ;;
+                --config)
+                    _atdata_cli_files -f "$word"
+                    return
+                    ;;
+            esac
+            ;;
+        commit)
+            options='--endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
+            case $previous in
                 --endpoint-url)
                     :
                     return
@@ -778,6 +827,7 @@ _atdata_cli() {
     fi
     case $command in
         write) _atdata_cli_places "$word" ;;
+        commit) _atdata_cli_places "$word" ;;
         inspect) _atdata_cli_places "$word" ;;
         resolve) _atdata_cli_places "$word" ;;
         copy) _atdata_cli_places "$word" ;;

@@ -26,7 +26,7 @@ pytest.register_assert_rewrite("atdata_cli.stores.testing")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The folder of this test run, the same for all its workers."""
     folder: Path = tmp_path_factory.getbasetemp()
     return folder if worker_id == "master" else folder.parent
@@ -35,7 +35,7 @@ def _common_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
     """A real S3 server, one for all workers of a test run."""
-    with seaweed.shared_server(_common_folder(tmp_path_factory, worker_id) / "s3-server") as server:
+    with seaweed.shared_server(common_folder(tmp_path_factory, worker_id) / "s3-server") as server:
         yield server
 
 
@@ -68,13 +68,13 @@ def store(s3_server: S3Server, s3_bucket: str) -> S3DataStore:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> distribution.Distribution:
     """The sdist and the wheel."""
-    return distribution.build(_common_folder(tmp_path_factory, worker_id) / "distribution")
+    return distribution.build(common_folder(tmp_path_factory, worker_id) / "distribution")
 
 
 @pytest.fixture(scope="session")
 def pds_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[pds.PDSServer]:
     """A real PDS with a PLC directory, one for all workers of a test run: no rate limits, blobs up to 50 MiB."""
-    with pds.shared_server(_common_folder(tmp_path_factory, worker_id) / "pds-server") as server:
+    with pds.shared_server(common_folder(tmp_path_factory, worker_id) / "pds-server") as server:
         yield server
 
 

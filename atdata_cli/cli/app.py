@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = {
     "write": ("write", "Shard samples into tars, in any store."),
+    "commit": ("commit", "Make one dataset of parts that several runs wrote."),
     "inspect": ("inspect", "Show what a dataset holds, or check every byte of it."),
     "resolve": ("resolve", "Print URLs that WebDataset opens as they are."),
     "copy": ("copy", "Copy shards, byte for byte, to any store."),
@@ -120,7 +121,16 @@ def _speak_utf8() -> None:
     """
     if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return
-    os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell
+    try:
+        os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell
+    except OSError as error:
+        failed = AtdataError(
+            f"the locale is not UTF-8, and Python cannot be started in its UTF-8 mode: {error.strerror}",
+            url=sys.executable,
+            hint="set PYTHONUTF8=1, or LC_ALL=C.UTF-8",
+        )
+        print_error(failed, as_json="--json" in sys.argv)
+        sys.exit(int(failed.exit_code))
 
 
 _STOPPED = {

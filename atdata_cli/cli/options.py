@@ -460,6 +460,17 @@ SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the s
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Write all samples in a random order.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Which random order --shuffle gives; default 0.")]
 Compress = Annotated[Compression | None, typer.Option("--compress", help="Compress the shards.")]
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE", help="Who makes the shards: local, or dask://HOST:PORT.")
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N|auto|NAME",
+        help="Write one of N parts; auto: as SLURM or CI says; NAME: a part with its own input. See commit.",
+    ),
+]
 IfExistsOption = Annotated[
     IfExists,
     typer.Option(

@@ -67,6 +67,7 @@ class Bar:
         self._rich.refresh()
 
     def __enter__(self) -> Bar:
+        self.update()  # what is drawn first says already what is going on
         self._rich.start()
         return self
 

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
-from atdata_cli.config import s3_endpoint_url
+from atdata_cli.config import local_index, s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from atdata_cli.stores.seen import SeenInputs
 
 __all__ = ["write"]
+
+_LOCAL_ENGINE = "local"
+_SECRET = re.compile("secret|password|passwd|token|key|credential|connection", re.IGNORECASE)
 
 
 def write(
@@ -68,6 +72,8 @@ def write(
     seed: opt.Seed = None,
     compress: opt.Compress = None,
     jobs: opt.Jobs = None,
+    engine: opt.EngineOption = "local",
+    part: opt.Part = None,
     if_exists: opt.IfExistsOption = opt.IfExists.RESUME,
     prune: opt.Prune = False,
     exit_unchanged: opt.ExitUnchanged = False,
@@ -161,6 +167,8 @@ def write(
         reading,
         writing,
         jobs,
+        engine,
+        part,
         index,
         schema,
         rejects,
@@ -297,6 +305,8 @@ class _Write:
     reading: ReadOptions
     writing: WriteOptions
     jobs: int | None
+    engine: str
+    part: str | None
     index: str | None
     schema: str | None
     rejects_file: str | None
@@ -311,7 +321,11 @@ class _Write:
         import_webdataset()
         files = self._files()
         self._load_schema(files)
+        if self.engine != _LOCAL_ENGINE:
+            self._prepare_for_engine()
         if self.entry is not None:
+            if self.part is not None:
+                raise UsageError("--part needs a store; publish --blobs what is committed", url=self.entry.text)
             return self._write_entry(self.entry, files)
         from atdata_cli.shards.protocols import ShardStore
         from atdata_cli.shards.write import write as write_shards
@@ -322,7 +336,9 @@ class _Write:
         store, prefix = open_store(self.operands.dest, self.dest_stores)
         if not isinstance(store, ShardStore):
             return self._hand_over(source, store, prefix)
-        with self._watched() as (rejects, progress):
+        if self.part is not None:
+            return self._write_part(self.part, source, store, prefix)
+        with self._workers() as workers, self._watched() as (rejects, progress):
             result = write_shards(
                 source,
                 store,
@@ -333,18 +349,61 @@ class _Write:
                 if_exists=self.if_exists,
                 dry_run=self.dry_run,
                 seen=seen,
-                workers=self._workers(),
+                workers=workers,
             )
         if result.status == "unchanged":
             self._touch(result, source, store)
         return self._report(result, rejects, store, pruned=self._pruned(result, store))
 
-    def _workers(self) -> Workers:
-        from atdata_cli.shards.dividing import Workers
+    def _prepare_for_engine(self) -> None:
+        """Tell the engine's workers, which have other working folders, whole paths, and no secrets."""
+        if self.entry is not None:
+            raise UsageError("--engine writes to a store; publish --blobs what is there", url=self.entry.text)
+        secret = next(filter(_SECRET.search, self.stores.options), None)
+        if secret is not None:
+            raise UsageError(
+                f"-o {secret}: credentials do not travel to the engine's workers",
+                hint="set them where the workers run: in their environment, profile or instance role",
+            )
+        sources = [_whole_path(name) for name in self.operands.sources]
+        self.operands = dataclasses.replace(self.operands, sources=sources, dest=_whole_path(self.operands.dest))
+        if self.writing.embed_root is not None:
+            self.writing = dataclasses.replace(self.writing, embed_root=_whole_path(self.writing.embed_root))
+
+    @contextmanager
+    def _workers(self) -> Iterator[Workers]:
+        from atdata_cli.shards.engines import open_engine
         from atdata_cli.shards.workers import ProcessExecutor, usable_cores
 
         jobs = usable_cores() if self.jobs is None else self.jobs
-        return Workers(jobs, start=partial(ProcessExecutor, preload="atdata_cli.cli.worker"))
+        start = partial(ProcessExecutor, preload="atdata_cli.cli.worker")
+        with open_engine(self.engine, jobs, start=start) as workers:
+            yield workers
+
+    def _write_part(self, text: str, source: Source, store: ShardStore, prefix: str) -> ExitCode:
+        """One part; what it wrote, and what is to be done when all are."""
+        from atdata_cli.shards.parts import parse_part
+        from atdata_cli.shards.partwrite import write_part
+
+        if self.prune or self.if_exists != "resume":
+            raise UsageError("--part goes on with what is there: leave out --prune and --if-exists")
+        part = parse_part(text)
+        with self._workers() as workers, self._watched() as (rejects, progress):
+            result = write_part(
+                source,
+                store,
+                prefix,
+                self.writing,
+                part,
+                rejects=rejects,
+                progress=progress,
+                dry_run=self.dry_run,
+                workers=workers,
+            )
+        code = self._report(result, rejects, store)
+        if not self.dry_run:
+            self.output.say(f"when all parts are done: atdata-cli commit {self.operands.dest}")
+        return code
 
     def _write_entry(self, entry: Reference, files: Files) -> ExitCode:
         """Into a PDS, with the entry that holds the blobs."""
@@ -453,6 +512,8 @@ class _Write:
         places = files if isinstance(files, StoreFiles) else StoreFiles(self.stores)
 
         def dataset_shards(name: str) -> Sequence[InputFile] | None:
+            if self.depfile is not None and in_index(name) and parse(name).authority == LOCAL_INDEX:
+                self.depfile.add(self.index or local_index())  # the name may come to mean another dataset
             shards = source_shards(name, places, indexes, warn=self.output.warn)
             if shards is not None and seen is not None:
                 seen.distrust()  # a manifest was looked at, not the shards that it names
@@ -528,6 +589,8 @@ class _Write:
             self.output.warn(warning)
         if self.output.as_json:
             document = {**_document(result, store), "pruned": pruned}
+            if self.part is not None:
+                document["manifest"] = None  # until all parts are committed
             if published is not None:
                 document |= {"manifest": None, "entry": {"uri": published.uri, "status": published.status}}
                 if result.status == "planned":
@@ -542,7 +605,7 @@ class _Write:
             if published is not None and result.status == "planned":
                 from atdata_cli.cli.listing import record_lines
 
-                for line in record_lines(published.records):
+                for line in "\n".join(record_lines(published.records)).splitlines():
                     self.output.say(line)
             if pruned:
                 self.output.say(f"deleted {count(pruned, 'shard')} that the manifest no longer names")
@@ -564,7 +627,7 @@ class _Write:
         elif result.status == "unchanged":
             self.output.say(f"unchanged, 0 uploaded: {totals}, {url}", style="2")
         else:
-            self.output.say(f"wrote {totals}, {url}", style="32")
+            self.output.say(f"wrote {totals}" + ("" if self.part else f", {url}"), style="32")
             if len(result.stored) < made:
                 size = human_bytes(sum(row.bytes for row in result.stored))
                 self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")
@@ -587,6 +650,13 @@ def _modified(url: str) -> int:
     if url == "-" or scheme(url) not in ("", "file"):
         return 0
     return os.stat(local_path(url)).st_mtime_ns
+
+
+def _whole_path(name: str) -> str:
+    """A path from the root of the file system; URLs and names in an index as they are."""
+    if name == "-" or scheme(name) or (in_index(name) and not os.path.lexists(name)):
+        return name
+    return os.path.abspath(name) + ("/" if name.endswith("/") else "")
 
 
 class _Places(Protocol):

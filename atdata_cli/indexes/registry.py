@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 from atdata_cli.errors import UsageError
 from atdata_cli.refs import LOCAL_INDEX
-from atdata_cli.shards.transfer import Stages
 from atdata_cli.stores.registry import StoreOptions
 
 if TYPE_CHECKING:
     from atdata_cli.indexes.base import Index
+    from atdata_cli.shards.transfer import Stages  # imported, it would bring webdataset into every command
 
 __all__ = ["IndexOptions", "open_index"]
 

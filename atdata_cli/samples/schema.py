@@ -52,6 +52,15 @@ def _widen(a: Range | None, b: Range | None) -> Range | None:
     return low, high
 
 
+def _pair(dumped: Any) -> Range | None:
+    if dumped is None:
+        return None
+    low, high = dumped
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise TypeError(f"{dumped!r} is no range")
+    return low, high
+
+
 @dataclass(slots=True)
 class FieldStats:
     """One field of msgpack samples, or the items of a list.
@@ -181,6 +190,39 @@ class FieldStats:
             if self.items is None:
                 self.items = FieldStats()
             self.items.merge(other.items)
+
+    def dump(self) -> dict[str, Any]:
+        """All of it as JSON values, for :meth:`load`."""
+        return {
+            "kinds": self.kinds,
+            "nulls": self.nulls,
+            "range": self.range,
+            "length": self.length,
+            "items": None if self.items is None else self.items.dump(),
+            "dtypes": sorted(self.dtypes),
+            "shape": self.shape,
+            "shapes": self._shapes_seen,
+        }
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> FieldStats:
+        """From what :meth:`dump` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError : it is something else.
+        """
+        stats = cls(
+            kinds={str(kind): int(count) for kind, count in dumped["kinds"].items()},
+            nulls=int(dumped["nulls"]),
+            items=None if dumped["items"] is None else cls.load(dumped["items"]),
+            dtypes=set(map(str, dumped["dtypes"])),
+            shape=None if dumped["shape"] is None else tuple(dumped["shape"]),
+            range=_pair(dumped["range"]),
+            length=_pair(dumped["length"]),
+        )
+        stats._shapes_seen = bool(dumped["shapes"])
+        return stats
 
     @property
     def values(self) -> int:

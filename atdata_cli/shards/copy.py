@@ -351,7 +351,7 @@ class _Copy:
                 with suppress(AtdataError):  # the first error is the one to tell
                     self._destination.release()
             raise
-        self._clean()
+        self._clean(held)
 
     def _copy(self, missing: Sequence[int]) -> None:
         self._progress.activity = "copying"
@@ -384,8 +384,11 @@ class _Copy:
         state = self._destination.name(_state_name(index))
         self._store.put(state, _canonical(asdict(stored)) + b"\n")
 
-    def _clean(self) -> None:
-        """Remove the marks."""
+    def _clean(self, held: _Found) -> None:
+        """Remove what a run that was killed left in the making, and the marks."""
+        if held == "unfinished":
+            names = {*(shard.name for shard in self._plan.shards), *self._plan.manifests}
+            self._destination.clean(lambda name: name in names)
         if self._destination.marked() in (None, self._plan.job.id):
             self._destination.release()
 

@@ -22,10 +22,11 @@ from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, is_s
 from atdata_cli.shards.plan import shard_name
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 
-__all__ = ["STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
+__all__ = ["PARTS", "PLAN", "STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
 
 _JOB = f"{STATE}/job.json"
-_SHARDS = f"{STATE}/shards"
+PARTS = f"{STATE}/parts"
+PLAN = f"{STATE}/plan.json"
 _STATE_FILE = re.compile(r"(?:(.+)/)?(\d{6,})\.json")
 _SHARD = re.compile(r"(?:.*/)?shard-(\d{6,})(?:-[0-9a-f]+)?\.tar(?:\.gz)?")
 _LEAVE = "nothing was changed; choose another DEST, or remove what is there"
@@ -97,10 +98,24 @@ class ShardNames:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A prefix in a store, as the target of one job."""
+    """A prefix in a store, as the target of one job.
+
+    Attributes
+    ----------
+    part : the part of a dataset that is written there by itself, with names and marks of its own; empty for all of it.
+    """
 
     store: ShardStore
     prefix: str
+    part: str = ""
+
+    @property
+    def _shards(self) -> str:
+        return f"{STATE}/shards{self._part_tail}"
+
+    @property
+    def _part_tail(self) -> str:
+        return "-" + hashlib.sha256(f"part {self.part}".encode()).hexdigest()[:8] if self.part else ""
 
     @property
     def url(self) -> str:
@@ -145,6 +160,14 @@ class Destination:
         kind: Literal["finished", "other"] = "finished" if same else "other"
         return Held(kind, text, version, parts, root, there, names, differs, over=_is_over(mark, root, base))
 
+    def dataset(self) -> tuple[Manifest | None, dict[str, Manifest]]:
+        """The finished dataset that is there: its root manifest, and that of each folder."""
+        text, _ = self._manifest_now()
+        if text is None:
+            return None, {}
+        root = Manifest.loads(text, url=self.store.url(self.name(MANIFEST)))
+        return root, self._parts(root)
+
     def _manifest_now(self) -> tuple[bytes | None, str | None]:
         """The root manifest and the version that it has."""
         name = self.name(MANIFEST)
@@ -169,7 +192,11 @@ class Destination:
             name = self.name(row.manifest)
             text = self.store.read(name)
             if text is None:
-                raise IntegrityError("a split's manifest is missing", url=self.store.url(name))
+                raise IntegrityError(
+                    "a split's manifest is missing",
+                    url=self.store.url(name),
+                    hint="remove the manifest above it, and write the dataset again",
+                )
             parts[split] = Manifest.loads(text, url=self.store.url(name))
         return parts
 
@@ -195,14 +222,17 @@ class Destination:
         """The shards that the state says are finished, as far as they are there."""
         noted = {}
         for name in names:
-            match = _STATE_FILE.fullmatch(name[len(_SHARDS) + 1 :]) if name.startswith(f"{_SHARDS}/") else None
+            ours = name.startswith(f"{self._shards}/")
+            match = _STATE_FILE.fullmatch(name[len(self._shards) + 1 :]) if ours else None
             if match is None:
                 continue
-            document = _parsed(self.store.read(self.name(name)))
+            document = _parsed(self.store.read(self.name(name))) or {}
             folder = match[1] or ""
             with suppress(ValueError):  # what cannot be read is simply written again
                 row = shard_row(document)
-                if names.get(join(folder, row.name)) == row.bytes and _SHARD.fullmatch(row.name):
+                name = join(folder, row.name)
+                there = names.get(name) == row.bytes and _SHARD.fullmatch(row.name)
+                if there and ("object" not in document or document["object"] == self.version(name)):
                     noted[folder, int(match[2])] = row
         return noted
 
@@ -235,13 +265,16 @@ class Destination:
 
     # --- while ---
 
-    def begin(self, job: Job, held: Held, *, alone: bool = False) -> bool:
+    def begin(self, job: Job, held: Held, *, run: str | None = None) -> bool:
         """Mark the prefix as this job's; another run of the same job may have done so.
+
+        Two runs of a job may make different bytes where the input is a stream. So only one of them can store: the one
+        that came last, if it found the other's work unfinished, as only then may that one be gone.
 
         Parameters
         ----------
         held : what :meth:`survey` found: a run that began and finished since then is noticed.
-        alone : whether another run of the same job may make other bytes, as that of a stream may.
+        run : a name of this run alone, if another run of the same job may make other bytes.
 
         Returns
         -------
@@ -254,9 +287,11 @@ class Destination:
         TemporaryError : a run of the same job has.
         """
         document = {"format": "atdata-job", "version": 1, "job": job.id, "base": held.base, "options": job.options}
+        if run is not None:
+            document["run"] = run
         mark = (json.dumps(document, sort_keys=True, default=list) + "\n").encode()
         name = self.name(_JOB)
-        put = self._put_mark(name, mark, job, joins=not alone or held.kind == "unfinished")
+        put = self._put_mark(name, mark, job, alone=run is not None, resumes=held.kind == "unfinished")
         # The same bytes again do no harm where the condition is ignored, and tell so.
         protected = not put or not self.store.put_if_absent(name, mark)
         # Whoever finished since the survey put a manifest before it removed its mark: now it can be seen.
@@ -268,19 +303,24 @@ class Destination:
             raise
         return protected
 
-    def _put_mark(self, name: str, mark: bytes, job: Job, *, joins: bool) -> bool:
+    def _put_mark(self, name: str, mark: bytes, job: Job, *, alone: bool, resumes: bool) -> bool:
         """Whether this run put the mark; else one of its job is there."""
         for _ in range(_READS):
             if self.store.put_if_absent(name, mark):
                 return True
+            info = self.store.stat(name)
             there = _parsed(self.store.read(name))
-            if there is not None:
-                self._check_ours(there, job)
-                if joins:
-                    return False
+            if there is None or info is None:
+                continue
+            self._check_ours(there, job)
+            if not alone:
+                return False
+            if not resumes:
                 raise TemporaryError(
                     "another run is writing here", url=self.url, hint="wait for it to end, then run the command again"
                 )
+            if self.store.replace_if_unchanged(name, mark, info.version or ""):
+                return False
         raise TemporaryError("other runs keep beginning and ending here", url=self.url, hint="try again later")
 
     def _check_unchanged(self, job: Job, held: Held) -> None:
@@ -292,16 +332,39 @@ class Destination:
             raise OccupiedError("another run has finished another dataset here", url=self.url, hint=_LEAVE)
         raise TemporaryError("another run has changed what is here", url=self.url, hint="run the command again")
 
-    def note(self, place: Place, row: ShardRow) -> None:
-        """Write down that a shard is finished, so that a later run of the job need not store it again."""
+    def check_ours(self, run: str) -> None:
+        """Find that another run has taken the job over.
+
+        Raises
+        ------
+        TemporaryError : it has.
+        """
+        mark = self._mark()
+        if mark is None or mark.get("run") != run:
+            raise TemporaryError(
+                "another run of this command has taken over",
+                url=self.url,
+                hint="let it end, then run the command again",
+            )
+
+    def note(self, place: Place, row: ShardRow, *, exactly: bool = False) -> None:
+        """Write down that a shard is finished, so that a later run of the job need not store it again.
+
+        Parameters
+        ----------
+        exactly : whether this counts only for the object as it is now: another run may replace it by other bytes.
+        """
         folder, index = place
-        text = json.dumps(asdict(row), sort_keys=True).encode()
-        self.store.put(self.name(join(_SHARDS, folder, f"{index:06d}.json")), text)
+        document = asdict(row)
+        if exactly:
+            document["object"] = self.version(join(folder, row.name))
+        text = json.dumps(document, sort_keys=True).encode()
+        self.store.put(self.name(join(self._shards, folder, f"{index:06d}.json")), text)
 
     def forget(self, place: Place, row: ShardRow) -> None:
         """Remove a shard, and that it is finished: it turned out to be none."""
         folder, index = place
-        self.store.delete(self.name(join(_SHARDS, folder, f"{index:06d}.json")))
+        self.store.delete(self.name(join(self._shards, folder, f"{index:06d}.json")))
         self.store.delete(self.name(join(folder, row.name)))
 
     def names(self, job: Job, held: Held, *, gzip: bool) -> ShardNames:
@@ -311,7 +374,7 @@ class Destination:
         that somebody may be reading, and no two updates of a dataset have one in common, not even those of a stream,
         whose job is the same every night.
         """
-        return ShardNames(_tail(job, held), gzip)
+        return ShardNames(self._part_tail or _tail(job, held), gzip)
 
     def split_manifest(self, split: str, text: bytes, job: Job, held: Held) -> str:
         """The name, below the prefix, of a split's manifest.
@@ -384,23 +447,57 @@ class Destination:
     def finish(self, root: Manifest) -> None:
         """Remove what the runs that made the dataset there left: temporary files, unfinished uploads, then marks."""
         self.show_splits(root)
-        ours = {"", *(root.splits or ())}
-
-        def of(name: str) -> bool:
-            folder, _, base = self._relative(name).rpartition("/")
-            known = base == MANIFEST or is_shard_name(base) or is_split_manifest(base)
-            return f"{folder}/".startswith(f"{STATE}/") or (folder in ours and known)
-
-        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
-            self.store.clean(self.prefix, of)
+        self.tidy(root)
         if self.marked() in (None, root.job):  # else another run begins here
             self.release()
 
+    def tidy(self, root: Manifest) -> None:
+        """Remove the temporary files and unfinished uploads of a finished dataset's runs."""
+        ours = {"", *(root.splits or ())}
+
+        def of(name: str) -> bool:
+            folder, _, base = name.rpartition("/")
+            return folder in ours and (base == MANIFEST or is_shard_name(base) or is_split_manifest(base))
+
+        self.clean(of)
+
+    def clean(self, of: Callable[[str], bool]) -> None:
+        """Remove temporary files and unfinished uploads of marks, and of the names for which *of* is true."""
+
+        def ours(name: str) -> bool:
+            relative = self._relative(name)
+            return relative.startswith(f"{STATE}/") or of(relative)
+
+        with suppress(AtdataError):  # who may write a dataset need not be allowed to list uploads
+            self.store.clean(self.prefix, ours)
+
     def release(self) -> None:
         """Remove the marks; the one that makes the prefix somebody's goes last."""
-        state = [item.name for item in self.store.list(self.name(_SHARDS))]
-        self.store.delete_many(state)
-        self.store.delete(self.name(_JOB))
+        job = self.name(_JOB)
+        self.store.delete_many([item.name for item in self.store.list(self.name(STATE)) if item.name != job])
+        self.store.delete(job)
+
+    # --- parts ---
+
+    def part_names(self) -> Iterator[str]:
+        """What the parts of the dataset have put about themselves: names below :data:`PARTS`."""
+        below = len(self.name(PARTS)) + 1
+        for item in self.store.list(self.name(PARTS)):
+            yield item.name[below:]
+
+    def read_state(self, relative: str) -> dict[str, Any] | None:
+        """A document about the unfinished job; empty if it is damaged, None if it is not there."""
+        return _parsed(self.store.read(self.name(relative)))
+
+    def put_state(self, relative: str, document: Mapping[str, Any], *, new: bool = False) -> bool:
+        """Put a document about the unfinished job, or, if it is to be *new*, only where there is none."""
+        import orjson
+
+        text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+        if new:
+            return self.store.put_if_absent(self.name(relative), text)
+        self.store.put(self.name(relative), text)
+        return True
 
     def clear(self, job: Job, held: Held) -> None:
         """Remove what an unfinished *job* of ours left: its shards and its splits' manifests, then its marks.

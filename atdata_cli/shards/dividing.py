@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from atdata_cli.shards.encode import NewFields
 from atdata_cli.shards.feed import Feed, Piece, RowFeed
 from atdata_cli.shards.making import Done, Finished, Setting, Task, make_piece
 from atdata_cli.shards.plan import Limits
+from atdata_cli.shards.problems import KeyBatch
 from atdata_cli.shards.repeats import KeyLog
 from atdata_cli.shards.series import FinishedShard
-from atdata_cli.shards.targets import Targets
+from atdata_cli.shards.targets import Stored, Targets
 from atdata_cli.shards.workers import ProcessExecutor
 from atdata_cli.sources.base import Source
 
-__all__ = ["Indivisible", "Workers", "divide"]
+__all__ = ["Here", "Indivisible", "Workers", "divide", "run_pieces", "start_processes"]
 
 # Input bytes below which one process is done before others have started.
 _WORTH = 24 << 20
@@ -45,23 +46,31 @@ class Workers:
     jobs : how many processes.
     worth : input bytes from which on they are worth their start.
     start : makes the executor that has them.
+    remote : the engine that they belong to, if they are not this machine's processes.
+    smallest : input bytes of a piece at least; it has one shard, however small.
     """
 
     jobs: int
     worth: int = _WORTH
     start: Callable[[int], Executor] = start_processes
+    remote: str | None = None
+    smallest: int = _SMALLEST_PIECE
 
     def are_worth(self, feed: Feed, destination: Destination) -> bool:
         """Whether work should be given to them: there is enough of it, and they reach the store."""
         source = feed.progress.source
-        if self.jobs < 2 or source is None or not getattr(destination.store, "portable", False):
+        if (
+            (self.jobs < 2 and self.remote is None)
+            or source is None
+            or not getattr(destination.store, "portable", False)
+        ):
             return False
         size = source.size()
         return source.rewindable and size is not None and size >= self.worth
 
     def piece_size(self, size: int) -> int:
         """Input bytes of one piece, of *size* in all."""
-        return min(self.worth, _LARGEST_PIECE, max(_SMALLEST_PIECE, size // (self.jobs * _PIECES)))
+        return min(_LARGEST_PIECE, max(self.smallest, size // (self.jobs * _PIECES)))
 
 
 class Indivisible(Exception):
@@ -100,32 +109,60 @@ def divide(
     setting = Setting(source.files, destination, feed.options, prepared, limits, default)
     pieces = feed.pieces(setting.limits_of, workers.piece_size(source.size() or 0))
     first = list(islice(pieces, 2))
-    if len(first) < 2:
+    if len(first) < 2 and (not first or workers.remote is None):
         raise Indivisible({})
-    tasks = (_task(number, piece, targets) for number, piece in enumerate(chain(first, pieces)))
-    finished: dict[str | None, list[FinishedShard]] = {split: [] for split in _known_splits(feed)}
-    counted = feed.progress.source = _Counted(source)
     keys = KeyLog(_OneSeries())
-    try:
-        with closing(keys), closing(_run(workers, pickle.dumps(setting), tasks)) as results:
-            for task, done in results:
-                _take(feed, done, keys)
-                finished.setdefault(done.split, []).extend(done.shards)
-                counted.done += task.piece.size
-                for shard in done.shards:
-                    feed.progress.samples += shard.row.samples
-                    on_shard(shard)
-            if any(True for _ in keys.repeats()):
-                raise Indivisible(finished)
-    finally:
-        feed.progress.source = source
+    with closing(keys):
+        finished = run_pieces(feed, setting, enumerate(chain(first, pieces)), targets, workers, on_shard, keys.add)
+        if any(True for _ in keys.repeats()):
+            raise Indivisible(finished)
     if feed.rejects.failing:
         raise feed.rejects.error()
     return finished
 
 
-def _task(number: int, piece: Piece, targets: Targets) -> Task:
+def run_pieces(
+    feed: Feed,
+    setting: Setting,
+    pieces: Iterable[tuple[int, Piece]],
+    targets: Targets,
+    workers: Workers,
+    on_shard: Callable[[FinishedShard], None],
+    on_keys: Callable[[KeyBatch], None],
+) -> dict[str | None, list[FinishedShard]]:
+    """Have the shards of some pieces made.
+
+    Parameters
+    ----------
+    feed : takes the rejects, and tells the splits.
+    pieces : each with its number.
+    on_shard, on_keys : told of each shard, and of the keys of a piece's rows that may be elsewhere, too.
+    """
+    source = feed.progress.source
+    assert source is not None
+    tasks = (_task(number, piece, targets, setting.destination) for number, piece in pieces)
+    finished: dict[str | None, list[FinishedShard]] = {split: [] for split in _known_splits(feed)}
+    counted = feed.progress.source = _Counted(source)
+    try:
+        with closing(_run(workers, pickle.dumps(setting), tasks)) as results:
+            for task, done in results:
+                _take(feed, done, on_keys)
+                finished.setdefault(done.split, []).extend(done.shards)
+                counted.done += task.piece.size
+                for shard in done.shards:
+                    feed.progress.samples += shard.row.samples
+                    on_shard(shard)
+    finally:
+        feed.progress.source = source
+    return finished
+
+
+def _task(number: int, piece: Piece, targets: Targets, destination: Destination) -> Task:
     split = getattr(piece, "split", None)
+    if split is not None and isinstance(targets, Stored):
+        expect = getattr(destination.store, "expect", None)  # a plugin's store need not have it
+        if expect is not None:
+            expect(destination.name(split))
     return Task(number, piece, targets.only(split or "", piece.shard, piece.shards))
 
 
@@ -133,7 +170,7 @@ def _known_splits(feed: Feed) -> Sequence[str | None]:
     return [None] if feed.splits is None else list(feed.splits.shares)
 
 
-def _take(feed: Feed, done: Done, keys: KeyLog) -> None:
+def _take(feed: Feed, done: Done, on_keys: Callable[[KeyBatch], None]) -> None:
     if done.new_fields:
         raise NewFields(done.new_fields)
     for reject in done.rejects:
@@ -141,7 +178,7 @@ def _take(feed: Feed, done: Done, keys: KeyLog) -> None:
     if done.error is not None:
         raise done.error
     if done.keys is not None:
-        keys.add(done.keys)
+        on_keys(done.keys)
 
 
 def _run(workers: Workers, setting: bytes, tasks: Iterator[Task]) -> Generator[tuple[Task, Done], None, None]:
@@ -180,6 +217,19 @@ def _stop(executor: Executor, running: Sequence[Future[Done]]) -> None:
         return
     wait([future for future in running if not future.cancel()])
     executor.shutdown(cancel_futures=True)
+
+
+class Here(Executor):
+    """Runs a task in this process, when it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See :class:`concurrent.futures.Executor`."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class _Counted(Source):

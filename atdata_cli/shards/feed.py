@@ -181,6 +181,10 @@ class Feed(ABC):
         """Read the source once and hand each sample to the writer of its split."""
 
     @abstractmethod
+    def is_divisible(self) -> bool:
+        """Whether :meth:`pieces` can be made at all, where the source has any."""
+
+    @abstractmethod
     def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
         """The source in pieces of whole shards, for several processes; none if it cannot be divided.
 
@@ -226,6 +230,10 @@ class SampleFeed(Feed):
             if not self.rejects.failing:
                 writer_of(self._split(sample)).add(sample)
                 self.progress.samples += 1
+
+    def is_divisible(self) -> bool:
+        """See :class:`Feed`: packed samples are of unknown size until they are made."""
+        return self.encoding == "files" and self.source.promised() is not None
 
     def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
         """See :class:`Feed`."""
@@ -397,12 +405,15 @@ class RowFeed(Feed):
         self._first_record = record
         self._head, self._rest = [], self.source.batches()
 
+    def is_divisible(self) -> bool:
+        """See :class:`Feed`: rows of splits, and shuffled ones, come one after the other."""
+        alone = self.splits is not None or self.options.shuffle or self._own_keys is None
+        return self.source.rewindable and not alone
+
     def pieces(self, limits_of: Callable[[str | None], Limits], size: int) -> Iterator[Piece]:
-        """See :class:`Feed`; rows of splits, and those that are cut by their bytes, come one after the other."""
+        """See :class:`Feed`."""
         limits = limits_of(None)
-        if self.splits is not None or self.options.shuffle or self._own_keys is None:
-            return iter(())
-        if not limits.by_record or limits.max_bytes is not None:
+        if not self.is_divisible() or not limits.by_record or limits.max_bytes is not None:
             return iter(())
         return self.source.pieces(limits.quota, size)
 
@@ -424,6 +435,11 @@ class RowFeed(Feed):
         missing = set(new).difference(self._fields)
         if missing:
             raise DataError(f"the input changed while it was read: {sorted(missing)} came and went")
+
+    def learn_all(self) -> None:
+        """Go over all rows for their fields, unless something declares them."""
+        if self.source.fields is None and self.options.fields is None and self._schema is None:
+            self.learn(())
 
     def _declared(self) -> tuple[str, ...] | None:
         if self._schema is not None:

@@ -14,7 +14,7 @@ from atdata_cli.refs import valid_name
 from atdata_cli.shards.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_COUNT, Splits
 from atdata_cli.sources.base import InputFile
 
-__all__ = ["Encoding", "Job", "WriteOptions"]
+__all__ = ["Encoding", "Job", "WriteOptions", "joined"]
 
 Encoding = Literal["files", "msgpack"]
 # Part of every job's identity: raise it when the same input and options begin to give other bytes.
@@ -167,6 +167,11 @@ class Job:
             comma = b","
         digest.update(b'],"options":' + _canonical(identity) + b',"version":%d}' % _IDENTITY_VERSION)
         return cls(digest.hexdigest(), identity)
+
+
+def joined(jobs: Iterable[str], options: WriteOptions) -> Job:
+    """The job of a dataset whose parts have inputs of their own: of these identities, in this order."""
+    return Job.of([InputFile(job, "", None) for job in jobs], options)
 
 
 # Inputs; one by one, a million of them would take seconds.

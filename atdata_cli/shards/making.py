@@ -23,7 +23,7 @@ from atdata_cli.shards.targets import Targets
 from atdata_cli.sources.base import Files, Reject
 from atdata_cli.sources.pieces import RowPiece, SamplePiece
 
-__all__ = ["Done", "Finished", "Setting", "Task", "make", "make_piece"]
+__all__ = ["Done", "Finished", "Setting", "Task", "make", "make_piece", "running"]
 
 Finished = Mapping[str | None, Sequence[FinishedShard]]
 LimitsOf = Callable[[str | None], Limits]
@@ -198,6 +198,23 @@ def make_piece(setting: bytes, task: Task) -> Done:
     ----------
     setting : a pickled :class:`Setting`; equal ones are unpickled once, so that connections last.
     """
+    _RUNNING.append(task.number)
+    try:
+        return _make_piece(setting, task)
+    finally:
+        _RUNNING.remove(task.number)
+
+
+def running() -> int:
+    """How many tasks this process is busy with."""
+    return len(_RUNNING)
+
+
+# Of worker processes; several threads may share one.
+_RUNNING: list[int] = []
+
+
+def _make_piece(setting: bytes, task: Task) -> Done:
     common = _setting(setting)
     piece = task.piece
     rejects = _Collected(skip=common.options.on_error == "skip")

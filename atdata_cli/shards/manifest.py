@@ -30,6 +30,7 @@ __all__ = [
 
 FORMAT = "atdata-manifest"
 VERSION = 1
+_ANEW = "get it anew from where the dataset came from; or remove it and write the dataset again"
 STATE = ".atdata"
 """The folder beside it that an unfinished job keeps its marks in."""
 
@@ -143,7 +144,7 @@ class Manifest:
         try:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise IntegrityError(f"this is no manifest: {error}", url=url) from error
+            raise IntegrityError(f"this is no manifest: {error}", url=url, hint=_ANEW) from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
         if document.get("version") != VERSION:
@@ -155,7 +156,7 @@ class Manifest:
         try:
             return cls._from_document(document)
         except ValueError as error:
-            raise IntegrityError(f"the manifest is damaged: {error}", url=url) from error
+            raise IntegrityError(f"the manifest is damaged: {error}", url=url, hint=_ANEW) from error
 
     @classmethod
     def _from_document(cls, document: Mapping[str, Any]) -> Manifest:

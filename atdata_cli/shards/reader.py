@@ -172,7 +172,11 @@ def dataset_in(url: str, files: Files) -> Located | None:
 def _part(files: Files, url: str, split: str, row: SplitRow) -> Manifest:
     part = read_manifest(files, join(url, row.manifest))
     if part is None:
-        raise IntegrityError(f"the manifest of the split {split!r} is missing", url=url)
+        raise IntegrityError(
+            f"the manifest of the split {split!r} is missing",
+            url=url,
+            hint="get it from where the dataset came from, or write the dataset again",
+        )
     return part
 
 

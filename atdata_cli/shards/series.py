@@ -62,6 +62,7 @@ class Target:
     stores : False if the sink keeps nothing.
     known : the shard that is there; one of the same bytes is kept, with its name, and not stored.
     made : the shard as an earlier pass over the same input made it: it is not made again.
+    check : called, in a thread, before it is stored.
     note : called, in a thread, when it is stored.
     """
 
@@ -70,6 +71,7 @@ class Target:
     stores: bool = False
     known: ShardRow | None = None
     made: FinishedShard | None = None
+    check: Callable[[], None] | None = None
     note: Callable[[ShardRow], None] | None = None
 
 
@@ -296,7 +298,7 @@ class ShardWriter:
             if shard.target.note is not None:
                 shard.target.note(shard.row(stored))
 
-        self._committing = shard, shard.stream.finish(note)
+        self._committing = shard, shard.stream.finish(note, check=shard.target.check)
 
     def _check_size(self, shard: _OpenShard) -> None:
         """Find that the store will not take a shard, before it is asked to.

@@ -156,17 +156,18 @@ class ShardStream:
         self._bytes += len(chunk)
         self._sink.write(chunk)
 
-    def finish(self, note: Callable[[Stored], None]) -> Future[Stored]:
+    def finish(self, note: Callable[[Stored], None], *, check: Callable[[], None] | None = None) -> Future[Stored]:
         """Commit once all bytes have arrived; the result tells what is stored, or raises what went wrong.
 
         Parameters
         ----------
         note : called, in a thread, after the commit.
+        check : called, in a thread, before it.
         """
         self._pipeline.ended()
-        return self._pipeline.committing.submit(self._commit, note)
+        return self._pipeline.committing.submit(self._commit, note, check)
 
-    def _commit(self, note: Callable[[Stored], None]) -> Stored:
+    def _commit(self, note: Callable[[Stored], None], check: Callable[[], None] | None) -> Stored:
         try:
             self._drain()
             if self._failure is not None:
@@ -180,6 +181,8 @@ class ShardStream:
             else:
                 if isinstance(self._sink, HashedSink):
                     self._sink.sha256 = digest
+                if check is not None:
+                    check()
                 self._sink.commit()
                 note(stored)
         except BaseException:

@@ -139,6 +139,7 @@ class Stored(Targets):
     spool : the input can be read only once, so that a shard is put aside until it is known whether it is there.
     count : what was made need not even be read again to know where shards end.
     begin : called before the first shard is stored.
+    check : called before each shard is stored, if another run may store other bytes under the same names.
     """
 
     known: Mapping[Place, ShardRow] = field(default_factory=dict)
@@ -146,6 +147,7 @@ class Stored(Targets):
     spool: bool = False
     count: bool = False
     begin: Callable[[], None] | None = None
+    check: Callable[[], None] | None = None
 
     def target(self, destination: Destination, folder: str, index: int) -> Target:
         """See :class:`Targets`."""
@@ -161,18 +163,24 @@ class Stored(Targets):
             return self._new(destination, place, name)
         if not self.spool:
             return Target(name, _NoSink(), known=known)
-        note = partial(destination.note, place)
         sink = _Spool(partial(self._create, destination, folder, name))
-        return Target(name, sink, stores=True, known=known, note=note)
+        return self._stored(destination, place, name, sink, known)
 
     def only(self, folder: str, first: int, count: int | None) -> Self:
         """See :class:`Targets`; whoever sends work to other processes has begun."""
         made = None if self.made is None else _only(self.made, folder, first, count)
-        return dataclasses.replace(self, known=_only(self.known, folder, first, count), made=made, begin=None)
+        return dataclasses.replace(
+            self, known=_only(self.known, folder, first, count), made=made, begin=None, check=None
+        )
 
     def _new(self, destination: Destination, place: Place, name: str) -> Target:
-        note = partial(destination.note, place)
-        return Target(name, self._create(destination, place[0], name), stores=True, note=note)
+        return self._stored(destination, place, name, self._create(destination, place[0], name))
+
+    def _stored(
+        self, destination: Destination, place: Place, name: str, sink: ShardSink, known: ShardRow | None = None
+    ) -> Target:
+        note = partial(destination.note, place, exactly=self.check is not None)
+        return Target(name, sink, stores=True, known=known, check=self.check, note=note)
 
     def _create(self, destination: Destination, folder: str, name: str) -> ShardSink:
         if self.begin is not None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
+from atdata_cli import net
 from atdata_cli.errors import AtdataError, IntegrityError, TemporaryError, from_os_error
 from atdata_cli.shards.feed import Progress
 from atdata_cli.shards.reader import Shard
@@ -28,9 +29,6 @@ __all__ = ["CHUNK", "JOBS", "ShardReader", "Stages", "TransferProgress", "copy_s
 CHUNK = 1 << 20
 JOBS = 4
 """Shards under way at once. Each takes the part of an upload that fills, and 6 MB that are read ahead."""
-
-# Seconds before a read that broke is taken up again; it starts over with every byte that arrives.
-_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -175,6 +173,7 @@ class ShardReader:
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
         self._hashed = self.expected is None or not compared
+        self._retry = net.retry()
         self._at = 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -257,25 +256,28 @@ class ShardReader:
         return IntegrityError(message, url=self.shard.url, hint="the shard was damaged or replaced: get it anew")
 
     def _next(self, size: int) -> bytes:
-        """The next bytes of the source; none at its end. A broken read is taken up again."""
-        for delay in _DELAYS:
-            if self.stop.wait(delay):
+        """The next bytes of the source; none at its end. A broken read is taken up again, patiently."""
+
+        def attempt() -> bytes:
+            if self.stop.is_set():
                 raise _StoppedError
             try:
                 data = self._read(size)
-            except AtdataError as error:
+                if not data and self._ends_early():
+                    self.close()
+                    data = self._read(size)  # the first end may be that of a connection, the second is the shard's
+            except AtdataError:
                 self.close()
-                if not error.retryable or error.repeated:
-                    raise
-                broken = error
-                continue
-            if data or self.size is None or self._at >= self.size:
-                return data
-            self.close()
-            broken = self._wrong(f"it ends after {self._at} of {self.size} bytes")
-            if delay:  # the first end may be that of a connection, the second is that of the shard
-                break
-        raise broken
+                raise
+            if not data and self._ends_early():
+                self.close()
+                raise self._wrong(f"it ends after {self._at} of {self.size} bytes")
+            return data
+
+        return self._retry.run(attempt, stop=self.stop)
+
+    def _ends_early(self) -> bool:
+        return self.size is not None and self._at < self.size
 
     def _read(self, size: int) -> bytes:
         try:

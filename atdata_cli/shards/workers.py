@@ -23,7 +23,8 @@ __all__ = ["ProcessExecutor", "run_in_processes", "usable_cores"]
 # Given a task and how to send messages on the way: its last message.
 Work = Callable[[Any, Callable[[Any], None]], Any]
 _Call = tuple[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]]
-_CLEANING_SECONDS = 1.2  # less than the command line allows in all
+_CLEANING_SECONDS = 1.5  # less than the command line allows in all
+_LEAVING_SECONDS = 1.7  # for a process whose parent is not there to end it
 
 
 def usable_cores() -> int:
@@ -263,6 +264,9 @@ def _answer(connection: Connection, others: Sequence[Connection], environment: M
 
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    last = threading.Timer(_LEAVING_SECONDS, os._exit, [128 + number])
+    last.daemon = True
+    last.start()
     raise SystemExit(128 + number)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,14 +20,14 @@ from atdata_cli.errors import (
     TemporaryError,
     UsageError,
 )
-from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, merge_stats
+from atdata_cli.shards.assemble import Facts, check_enough, manifests, publish
 from atdata_cli.shards.destination import Destination, Held, Place, ShardNames
 from atdata_cli.shards.dividing import Indivisible, Workers, divide
 from atdata_cli.shards.encode import NewFields
 from atdata_cli.shards.feed import Feed, Progress, Rejects, RowFeed, SampleFeed, make_feed
 from atdata_cli.shards.job import Job, WriteOptions
 from atdata_cli.shards.making import Finished, make
-from atdata_cli.shards.manifest import MANIFEST, Manifest, ShardRow, SplitRow
+from atdata_cli.shards.manifest import Manifest, ShardRow
 from atdata_cli.shards.plan import Limits, even_limits
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.shards.series import FinishedShard, ShardWriter, Target
@@ -35,7 +35,7 @@ from atdata_cli.shards.stream import Pipeline
 from atdata_cli.shards.targets import Compared, Counted, Stored, Targets
 from atdata_cli.sources.base import Source
 
-__all__ = ["WriteResult", "write", "write_dataset", "write_options"]
+__all__ = ["Run", "WriteResult", "make_all", "result_of", "write", "write_dataset", "write_options"]
 
 Status = Literal["written", "unchanged", "planned"]
 IfExists = Literal["resume", "update", "fail"]
@@ -84,8 +84,17 @@ class WriteResult:
 
 
 @dataclass
-class _Run:
-    """One run, with all that its passes over the input need."""
+class Run:
+    """One run, with all that its passes over the input need.
+
+    Attributes
+    ----------
+    partly : it makes only a part of the dataset.
+    begun : the destination is marked.
+    alone : this process has done the work by itself.
+    kept : there are shards that a later run need not store again.
+    protected : the store keeps runs of different jobs apart.
+    """
 
     feed: Feed
     destination: Destination
@@ -94,24 +103,41 @@ class _Run:
     options: WriteOptions
     progress: Progress
     workers: Workers
+    partly: bool = False
+    alone: bool = False
     begun: bool = False
     kept: bool = False
     protected: bool = True
     _beginning: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _name: str = field(default_factory=lambda: os.urandom(8).hex(), init=False)
 
     @property
     def names(self) -> ShardNames:
         """The names of shards that are stored."""
         return self.destination.names(self.job, self.held, gzip=self.options.compress == "gz")
 
+    def facts(self) -> Facts:
+        """What the manifest tells besides the shards."""
+        return Facts(self.destination, self.held, self.job, self.options, self.feed.encoding, self.feed.rejects.count)
+
     def begin(self) -> None:
         """Mark the destination as this job's, once; called by whichever thread is the first to store something."""
         with self._beginning:
             if not self.begun:
-                source = self.feed.progress.source
-                alone = source is not None and not source.rewindable
-                self.protected = self.destination.begin(self.job, self.held, alone=alone)
+                name = self._name if self.is_stream else None
+                self.protected = self.destination.begin(self.job, self.held, run=name)
                 self.begun = True
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the input can be read once, and may be another the next time."""
+        source = self.feed.progress.source
+        return source is not None and not source.rewindable
+
+    def check(self) -> None:
+        """Find that another run has taken over; there can be one only where the input is a stream."""
+        if self.is_stream and self.begun:
+            self.destination.check_ours(self._name)
 
     def attempt(self, targets: Targets) -> Finished:
         """One pass over the input: by several processes, where that helps, or by this one.
@@ -120,15 +146,17 @@ class _Run:
         ------
         AtdataError, NewFields, OSError, … : nothing unfinished stays behind; finished shards do.
         """
-        limits = self._limits()
+        limits = self.limits()
         default = self.feed.limits()
         self.progress.shards = self.progress.bytes = 0
         if not self.workers.are_worth(self.feed, self.destination):
+            self.alone = True
             return self._alone(targets, limits, default)
         try:
-            return divide(self.feed, targets, self.destination, limits, default, self.workers, self._on_shard)
+            return divide(self.feed, targets, self.destination, limits, default, self.workers, self.on_shard)
         except Indivisible as found:
             before = _by_place(found.finished)
+        self.alone = True
         self.again()
         self.progress.shards = self.progress.bytes = 0
         if isinstance(targets, Stored):
@@ -144,7 +172,7 @@ class _Run:
         def limits_of(split: str | None) -> Limits:
             return limits.get(split) or default
 
-        return make(self.feed, targets, self.destination, limits_of, on_shard=self._on_shard)
+        return make(self.feed, targets, self.destination, limits_of, on_shard=self.on_shard)
 
     def again(self) -> None:
         """Go back to the beginning of the input."""
@@ -152,13 +180,15 @@ class _Run:
         self.progress.samples = 0
         self.feed.prepare()
 
-    def _on_shard(self, shard: FinishedShard) -> None:
+    def on_shard(self, shard: FinishedShard) -> None:
+        """Take in a shard that is finished."""
         self.progress.shards += 1
         self.kept = self.kept or shard.how in ("stored", "kept")
         if shard.how == "stored":
             self.progress.bytes += shard.row.bytes
 
-    def _limits(self) -> Mapping[str | None, Limits]:
+    def limits(self) -> Mapping[str | None, Limits]:
+        """What ends the shards of each split, where that depends on how many samples it has."""
         if not self.options.even:
             return {}
         counts = self._counts()
@@ -262,6 +292,9 @@ def write(
     destination = Destination(store, prefix)
     job = Job.of(source.inputs, options)
     held = destination.survey(job)
+    if held.kind == "finished" and held.root is not None and not dry_run:
+        # Also without a mark: of runs at the same time one may be killed when another one has tidied up already.
+        destination.tidy(held.root)
     if held.over and held.root is not None and not dry_run:
         destination.finish(held.root)
     if held.kind != "nothing" and if_exists == "fail":
@@ -272,7 +305,7 @@ def write(
     if held.kind == "finished" and held.root and held.text and seen is not None and seen.are_those_of(held.text):
         destination.check_complete(held.parts)
         return WriteResult("unchanged", prefix, held.root, held.parts, held.root.bytes)
-    run = _Run(feed, destination, held, job, options, progress, workers or Workers(1))
+    run = Run(feed, destination, held, job, options, progress, workers or Workers(1))
     try:
         result = _write(run, source, if_exists=if_exists, dry_run=dry_run)
     except TemporaryError as error:
@@ -291,7 +324,7 @@ def write(
     return result
 
 
-def _write(run: _Run, source: Source, *, if_exists: IfExists, dry_run: bool) -> WriteResult:
+def _write(run: Run, source: Source, *, if_exists: IfExists, dry_run: bool) -> WriteResult:
     """:func:`write`, now that it is known what the prefix holds."""
     checked = run.feed.prepare()
     if run.feed.rejects.failing:
@@ -301,15 +334,15 @@ def _write(run: _Run, source: Source, *, if_exists: IfExists, dry_run: bool) -> 
     if dry_run:
         run.progress.activity = "planning"
         finished = _repeat(run, Counted(run.names))
-        return _result(run, finished, "planned", checked.warnings)
+        return result_of(run, finished, "planned", checked.warnings)
     return _stored(run, checked.warnings, spool=not source.rewindable)
 
 
-def _over_finished(run: _Run, warnings: Sequence[str], *, update: bool, dry_run: bool) -> WriteResult:
+def _over_finished(run: Run, warnings: Sequence[str], *, update: bool, dry_run: bool) -> WriteResult:
     """A run over a finished dataset: makes all shards without storing any, and tells whether anything changed."""
     run.progress.activity = "comparing"
     finished = _repeat(run, Compared(run.names, run.held.shards))
-    result = _result(run, finished, "unchanged", warnings)
+    result = result_of(run, finished, "unchanged", warnings)
     if result.manifest.dumps() == run.held.text:
         run.destination.check_complete(result.parts)
         return result
@@ -327,7 +360,7 @@ def _by_place(finished: Finished) -> dict[Place, FinishedShard]:
 
 
 def _stored(
-    run: _Run,
+    run: Run,
     warnings: Sequence[str],
     *,
     made: Mapping[Place, FinishedShard] | None = None,
@@ -338,33 +371,41 @@ def _stored(
     if run.held.kind in ("nothing", "unfinished") or made is not None:
         run.begin()  # a stream over a dataset may turn out to change nothing: then nothing is marked
     try:
-        finished = _repeat(run, _targets(run, made=made, spool=spool))
-        if any(shard.how == "compared" for shard in _by_place(finished).values()):
-            # Shards that an earlier run has finished are others by now: the input changed.
-            run.again()
-            finished = _repeat(run, _targets(run, made=_by_place(finished)))
-        result = _result(run, finished, "written", warnings)
+        finished = make_all(run, made=made, spool=spool)
+        result = result_of(run, finished, "written", warnings)
         if result.manifest.dumps() == run.held.text and not run.begun:
             destination.check_complete(result.parts)
             return dataclasses.replace(result, status="unchanged")
         run.begin()
+        run.check()
         _check_undisturbed(run, result)
-        _publish(run, result)
+        publish(run.destination, run.held, result.manifest, result.parts)
     except AtdataError as error:
         # What a later run can finish stays, marked as unfinished; where the input or the command is wrong nothing does.
         passing = isinstance(error, TemporaryError | OccupiedError)
         if run.begun and not passing and (isinstance(error, _WRONG) or not run.kept):
             with suppress(AtdataError):  # the first error is the one to tell
+                run.check()
                 destination.clear(run.job, run.held)
         raise
     destination.finish(result.manifest)
     return result
 
 
+def make_all(run: Run, *, made: Mapping[Place, FinishedShard] | None = None, spool: bool = False) -> Finished:
+    """All shards, in the store."""
+    finished = _repeat(run, _targets(run, made=made, spool=spool))
+    if any(shard.how == "compared" for shard in _by_place(finished).values()):
+        # Shards that an earlier run has finished are others by now: the input changed.
+        run.again()
+        finished = _repeat(run, _targets(run, made=_by_place(finished)))
+    return finished
+
+
 _WRONG = (DataError, IntegrityError, NotFoundError, UsageError)
 
 
-def _check_undisturbed(run: _Run, result: WriteResult) -> None:
+def _check_undisturbed(run: Run, result: WriteResult) -> None:
     """A run of the same job that failed, or ``abort``, may have removed what this one relied on."""
     try:
         run.destination.check_complete(result.parts)
@@ -376,21 +417,20 @@ def _check_undisturbed(run: _Run, result: WriteResult) -> None:
         ) from error
 
 
-def _targets(run: _Run, *, made: Mapping[Place, FinishedShard] | None, spool: bool = False) -> Stored:
+def _targets(run: Run, *, made: Mapping[Place, FinishedShard] | None, spool: bool = False) -> Stored:
     count = isinstance(run.feed, SampleFeed)  # sizes tell where shards end; rows must be encoded
-    return Stored(run.names, run.held.shards, made=made, spool=spool, count=count, begin=run.begin)
+    return Stored(
+        run.names,
+        run.held.shards,
+        made=made,
+        spool=spool,
+        count=count,
+        begin=run.begin,
+        check=run.check if run.is_stream else None,
+    )
 
 
-def _publish(run: _Run, result: WriteResult) -> None:
-    """Put the manifests, the root last: from then on the dataset is there, and is the new one."""
-    destination = run.destination
-    for split, row in (result.manifest.splits or {}).items():
-        # Only an earlier run of this job can have put one of this name: over other data of the same size.
-        destination.publish(row.manifest, result.parts[split], over=destination.version(row.manifest))
-    destination.publish(MANIFEST, result.manifest, over=run.held.version)
-
-
-def _repeat(run: _Run, targets: Targets) -> Finished:
+def _repeat(run: Run, targets: Targets) -> Finished:
     """One pass; a second one if fields turned up that the first rows did not have."""
     try:
         return run.attempt(targets)
@@ -402,15 +442,16 @@ def _repeat(run: _Run, targets: Targets) -> Finished:
         return run.attempt(targets)
 
 
-def _result(run: _Run, finished: Finished, status: Status, warnings: Sequence[str]) -> WriteResult:
+def result_of(run: Run, finished: Finished, status: Status, warnings: Sequence[str]) -> WriteResult:
+    """What a run has done, or would do."""
     shards = [shard for series in finished.values() for shard in series]
-    total = sum(shard.row.samples for shard in shards)
-    _check_enough(total, run.options)
-    parts = {split or "": _manifest(run, series, split) for split, series in finished.items()}
+    if not run.partly:
+        check_enough(sum(shard.row.samples for shard in shards), run.options)
+    root, parts = manifests(run.facts(), finished, splits=run.feed.splits is not None)
     return WriteResult(
         status=status,
         prefix=run.destination.prefix,
-        manifest=parts[""] if run.feed.splits is None else _root(run, parts, shards),
+        manifest=root,
         parts=parts,
         tar_bytes=sum(shard.tar_bytes for shard in shards),
         limit=_limit(run, finished),
@@ -419,14 +460,7 @@ def _result(run: _Run, finished: Finished, status: Status, warnings: Sequence[st
     )
 
 
-def _check_enough(total: int, options: WriteOptions) -> None:
-    if not total and not options.allow_empty:
-        raise NotFoundError("there are no samples", hint="--allow-empty writes a dataset without any")
-    if total < options.min_samples:
-        raise NotFoundError(f"there are {total} samples, fewer than --min-samples {options.min_samples}")
-
-
-def _limit(run: _Run, finished: Finished) -> str | None:
+def _limit(run: Run, finished: Finished) -> str | None:
     if run.options.even:
         return "--shards" if run.options.shards else "--shards-multiple-of"
     series = max(finished.values(), key=len, default=())
@@ -435,7 +469,9 @@ def _limit(run: _Run, finished: Finished) -> str | None:
     return run.feed.limit if series[0].row.samples >= run.feed.limits().quota(0) else "--max-size"
 
 
-def _doubts(run: _Run, finished: Finished) -> Iterator[str]:
+def _doubts(run: Run, finished: Finished) -> Iterator[str]:
+    if run.workers.remote is not None and run.alone:
+        yield f"{run.workers.remote} was not used: this input, or this store, is for one process"
     if not run.protected:
         yield "this store ignores the condition that keeps runs apart: let no two write here at the same time"
     for split, series in finished.items():
@@ -449,62 +485,7 @@ def _doubts(run: _Run, finished: Finished) -> Iterator[str]:
             )
 
 
-def _manifest(run: _Run, series: Sequence[FinishedShard], split: str | None) -> Manifest:
-    described = _described(run, series)
-    rows = tuple(shard.row for shard in series)
-    return Manifest(
-        name=run.options.name,
-        samples=sum(shard.row.samples for shard in series),
-        bytes=sum(shard.row.bytes for shard in series),
-        payload=sum(shard.payload for shard in series),
-        shards=rows,
-        compression=run.options.compress,
-        split=split,
-        rejected=0 if split is not None else run.feed.rejects.count,
-        job=run.job.id,
-        options=run.job.options,
-        replaced=run.held.replaced(split or "", rows),
-        **described,
-    )
-
-
-def _described(run: _Run, series: Sequence[FinishedShard]) -> dict[str, Any]:
-    """Encoding, fields and schema: merged from what each shard saw."""
-    samples = sum(shard.row.samples for shard in series)
-    if (samples == 0 and run.feed.encoding == "msgpack") or (
-        samples and all(shard.packed is not None for shard in series)
-    ):
-        packed: dict[str, FieldStats] = {}
-        for shard in series:
-            merge_stats(packed, shard.packed or {})
-        fields = {name: seen.as_json() for name, seen in packed.items()}
-        schema = run.options.schema or json_schema(packed, samples)
-        return {"encoding": "msgpack", "fields": fields, "schema": schema}
-    members: dict[str, MemberStats] = {}
-    for shard in series:
-        for name, seen in shard.members.items():
-            members.setdefault(name, MemberStats()).merge(seen)
-    fields = {name: seen.as_json(name) for name, seen in members.items()}
-    return {"encoding": "files", "fields": fields, "schema": member_schema(members, samples)}
-
-
-def _root(run: _Run, parts: Mapping[str, Manifest], shards: Sequence[FinishedShard]) -> Manifest:
-    rows = {
-        split: SplitRow(
-            manifest=run.destination.split_manifest(split, manifest.dumps(), run.job, run.held),
-            sha256=hashlib.sha256(manifest.dumps()).hexdigest(),
-            samples=manifest.samples,
-            bytes=manifest.bytes,
-            payload=manifest.payload,
-            shards=len(manifest.shards),
-        )
-        for split, manifest in parts.items()
-    }
-    whole = _manifest(run, shards, None)
-    return dataclasses.replace(whole, shards=(), splits=rows, replaced=run.held.replaced("", ()))
-
-
-def _other_data(run: _Run, result: WriteResult) -> OccupiedError:
+def _other_data(run: Run, result: WriteResult) -> OccupiedError:
     there = run.held.parts
     samples = sum(part.samples for part in there.values())
     return OccupiedError(

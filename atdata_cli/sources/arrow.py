@@ -138,9 +138,18 @@ def _rows(batch: pa.RecordBatch, fields: Sequence[str], item: InputFile, first: 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Slices of at most 1,000 rows and about 0.5 MiB."""
-    each = max(1, min(BATCH_ROWS, BLOCK * batch.num_rows // max(1, batch.nbytes)))
+    each = max(1, min(BATCH_ROWS, BLOCK * batch.num_rows // max(1, _size(batch))))
     for start in range(0, batch.num_rows, each):
         yield batch.slice(start, each)
+
+
+def _size(batch: pa.RecordBatch) -> int:
+    import pyarrow as pa
+
+    try:
+        return int(batch.nbytes)
+    except pa.ArrowTypeError:  # before pyarrow 24 that of string views is not known
+        return int(batch.get_total_buffer_size())
 
 
 class ParquetSource(_Columnar):

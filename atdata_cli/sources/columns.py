@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["INTEGER", "NAMED", "NUMBER", "TEXT", "CellType", "infer", "with_nulls"]
+__all__ = ["INTEGER", "NAMED", "NUMBER", "TEXT", "CellType", "by_name", "infer", "with_nulls"]
 
 Cells = Sequence[str]
 
@@ -34,7 +34,7 @@ class CellType:
     cell: Callable[[str], Any]
 
     def __reduce__(self) -> tuple[Callable[[str], CellType], tuple[str]]:
-        return _by_name, (self.name,)
+        return by_name, (self.name,)
 
 
 def _integer(cell: str) -> int:
@@ -115,7 +115,13 @@ _BOOLEAN = _words({"true": True, "false": False, "True": True, "False": False})
 _ALL = {kind.name: kind for kind in (TEXT, INTEGER, NUMBER, _LOOSE_NUMBER, _LOWER, _TITLE, _BOOLEAN)}
 
 
-def _by_name(name: str) -> CellType:
+def by_name(name: str) -> CellType:
+    """The type of a name.
+
+    Raises
+    ------
+    KeyError : there is none.
+    """
     return _ALL[name]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from atdata_cli.errors import DataError, UsageError
 from atdata_cli.sources.base import Files, InputFile, Reject, RowBatch
-from atdata_cli.sources.columns import NAMED, CellType, infer, with_nulls
+from atdata_cli.sources.columns import NAMED, CellType, by_name, infer, with_nulls
 from atdata_cli.sources.pieces import Slice
 from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, line_blocks
 from atdata_cli.sources.stream import Meter
@@ -95,6 +95,14 @@ class CsvSource(LineFiles):
         else:
             self._held = opened
         return opened.header
+
+    def found_types(self) -> Sequence[str] | None:
+        """See :class:`~atdata_cli.sources.rows.RowFiles`."""
+        return None if self._found_types is None else [kind.name for kind in self._found_types]
+
+    def take_types(self, names: Sequence[str]) -> None:
+        """See :class:`~atdata_cli.sources.rows.RowFiles`."""
+        self._found_types = [by_name(name) for name in names]
 
     def part(self, slices: Sequence[Slice]) -> Self:
         """See :class:`~atdata_cli.sources.rows.RowFiles`: the columns' types are those of the first records of all."""

@@ -160,7 +160,11 @@ class _Finder:
             if shards is not None:  # else it is another program's
                 return _Found(url, TAR, tuple(shards))
         if info.kind != "file" and self._options.kind is None:
-            raise UsageError("this is a device or pipe: say what it holds with --from FORMAT", url=url)
+            raise UsageError(
+                "this is a device, a pipe, or a link that leads nowhere",
+                url=url,
+                hint="say what a device or pipe holds with --from FORMAT",
+            )
         kind = self._options.kind or _kind_of(basename(url))  # of an HTTP URL without its query
         return _Found(url, kind, (InputFile(basename(url), url, info.size),))
 

@@ -77,6 +77,13 @@ class RowFiles(RowSource):
         if isinstance(self.files, CommandInput):
             self.files.finish()
 
+    def found_types(self) -> Sequence[str] | None:
+        """Names of the types that columns of text have, once they are known; None where values have types."""
+        return None
+
+    def take_types(self, names: Sequence[str]) -> None:
+        """Use these types, from :meth:`found_types` of the same source elsewhere."""
+
     def part(self, slices: Sequence[Slice]) -> Self:
         """The same source, of which only some is read, and which can be sent to another process."""
         part = copy.copy(self)

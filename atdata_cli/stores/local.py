@@ -282,6 +282,14 @@ class LocalStore(StoreBase):
                 self._made.add(path)
                 _sync_folder(path)
 
+    def expect(self, prefix: str) -> None:
+        """Take folders that other processes are about to make for ones that this store has made."""
+        folder = self._path(prefix)
+        with self._folders:
+            while folder and not os.path.isdir(folder):
+                self._made.add(folder)
+                folder = os.path.dirname(folder)
+
     def _remove_empty_folders(self, name: str) -> None:
         """Take away the folders above *name* that are ours and empty, from the inside out."""
         folder = os.path.dirname(self._path(name))

@@ -296,6 +296,16 @@ def test_a_dataset_as_source(tmp_path: Path, rows_file: Path, cli: Cli) -> None:
     assert project.keys == 1
 
 
+def test_a_name_in_the_local_index_as_source(tmp_path: Path, rows_file: Path, cli: Cli) -> None:
+    assert cli("write", "rows.jsonl", "first").code == 0
+    assert cli("write", "rows.jsonl", "second", "--max-count", "100", "--fields", "id").code == 0
+    assert cli("publish", "first", "@local/rows").code == 0
+    project = Project(tmp_path, "@local/rows out")
+    project.check("nothing was there")
+    assert cli("publish", "second", "@local/rows").code == 0
+    project.check("the name")
+
+
 def test_where_it_cannot_be(cli: Cli, rows_file: Path, tmp_path: Path) -> None:
     cli("write", "rows.jsonl", "s3://bucket/x", "--depfile", "d").failed(2, "--depfile-target")
     cli("write", "rows.jsonl", "out", "--depfile-target", "d").failed(2, "--depfile FILE")

@@ -6,7 +6,9 @@ import json
 import os
 import pty
 import pwd
+import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -104,6 +106,14 @@ def test_a_dataset_does_not_depend_on_the_locale(tmp_path):
     ran = bare("resolve", "naïve", cwd=tmp_path, **STRICT_C)
     assert ran.returncode == 3
     assert "naïve" in ran.stderr.decode()
+
+
+def test_another_locale_and_no_way_to_leave_it(tmp_path):
+    program = "import sys; sys.executable = '/no/python'; from atdata_cli.cli.app import main; main()"
+    line = [sys.executable, "-c", program, "--version"]
+    ran = subprocess.run(line, env=STRICT_C, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert re.fullmatch(r"atdata-cli: /no/python: the locale .* \(set PYTHONUTF8=1, .*\)\n", ran.stderr)
 
 
 def test_progress_and_colour_on_a_terminal(tmp_path, rows_file):

@@ -94,6 +94,8 @@ def test_every_line_of_the_shell_examples(material, s3_server):
         for number, line in enumerate(run):
             line = re.sub(r"\bout/", f"out{number}/", line).replace("zstdcat dump.zst", "zcat dump.gz")
             line = line.replace("{000..099}", "{000..000}").replace("/scratch/", f"{material}/scratch/")
+            if "--part 3/16" in line:  # of all parts, two are enough
+                line = " && ".join(line.replace("3/16", part) for part in ("1/2", "2/2"))
             ran = bash(line, material, **env)
             assert ran.returncode == (7 if "skip" in line and "rejected" in ran.stdout else 0), (line, ran.stdout)
     finally:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ def test_s3fs_is_imported_without_httpx_which_is_there_for_others():
         "import httpx; print(httpx.Client.__name__)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["False", "Client"]
+    before = int(version("aiobotocore").partition(".")[0]) < 3  # where it cannot be left out
+    assert ran.stdout.split() == [str(before), "Client"]
 
 
 def test_commands_are_listed_whole_and_imported_when_used(cli):

@@ -130,7 +130,7 @@ def test_an_unchanged_input_is_not_even_read(
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
-@pytest.mark.parametrize("runs", [2, 6])
+@pytest.mark.parametrize("runs", [2, 8])
 def test_identical_runs_at_once(
     cli: Cli, tmp_path: Path, where: str, runs: int, s3_bucket: str, s3_env: dict[str, str]
 ) -> None:

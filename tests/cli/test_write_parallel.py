@@ -13,3 +13,37 @@ def test_shuffled(cli, rows_file, tmp_path):
     slip = cli("write", str(rows_file), str(tmp_path / "d"), "--seed", "3")
     assert slip.code == 2
     assert "--shuffle" in slip.err
+
+
+def test_parts(cli, rows_file, tmp_path):
+    options = ["--name", "d", "--max-count", "400"]
+    for number in ("2/2", "1/2"):
+        ran = cli("write", str(rows_file), "parts", *options, "--part", number)
+        assert ran.code == 0, ran.err
+        assert "when all parts are done: atdata-cli commit parts" in ran.err
+    early = cli("inspect", "parts")
+    assert early.code == 6
+    committed = cli("commit", "parts")
+    assert committed.code == 0, committed.err
+    assert len(committed.lines) == 7
+    assert cli("write", str(rows_file), "whole", *options).code == 0
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "parts" / path.name).read_bytes() == path.read_bytes()
+    assert not (tmp_path / "parts" / ".atdata").exists()
+    assert cli("commit", "parts", "--json").document["status"] == "unchanged"
+
+
+def test_parts_of_a_job_array(cli, rows_file):
+    assert cli("write", str(rows_file), "out", "--part", "auto").code == 2
+    for number in ("1", "2"):
+        ran = cli("write", str(rows_file), "out", "--part", "auto", env={"CI_NODE_INDEX": number, "CI_NODE_TOTAL": "2"})
+        assert ran.code == 0, ran.err
+    assert cli("commit", "out").code == 0
+
+
+def test_what_cannot_be_divided(cli, rows_file):
+    ran = cli("write", "-", "out", "--from", "jsonl", "--part", "1/2", stdin=rows_file.read_bytes())
+    assert ran.code == 2
+    assert "--part NAME" in ran.err
+    assert cli("commit", "out").code == 3
+    assert cli("write", str(rows_file), "out", "--part", "1/2", "--prune").code == 2

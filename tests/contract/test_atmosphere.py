@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -296,6 +297,21 @@ def test_long_keys_are_left_out_before_shards_are_too_many(index, pds_account):
         (3, 10241, None),
     ]
     assert index.publish(dataclasses.replace(long, shards=shards)).status == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/train/v1/shard-{:06d}.tar", "https://data.example.org/v1/shard-{:06d}.tar"]
+)
+def test_as_many_shards_as_an_entry_has_room_for(index, pds_account, place):
+    """800 fit where the keys of their samples are left out; of more it is told how many would."""
+    done = index.publish(publication(place, count=800))
+    found = AtmosphereIndex(pds_account.did).get(done.uri.rpartition("/")[2])
+    assert [shard.url for shard in found.shards] == [place.format(number) for number in range(800)]
+    with pytest.raises(UsageError, match="1,500 shards are too many") as caught:
+        index.publish(publication(place, count=1500))
+    most = int(re.search(r"about (\d+) shards fit", str(caught.value.hint))[1])  # type: ignore[index]
+    assert len(index.publish(publication(place, count=most - 5)).records) == 2
+    assert counts(pds_account)[1:] == (2, 1)
 
 
 def test_what_the_reference_library_cannot_load_is_told(index):

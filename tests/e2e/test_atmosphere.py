@@ -145,7 +145,13 @@ def test_atmosphere_index_with_data_in_the_pds(cli: Cli, photos, s3_env, s3_buck
     target = f"@{pds_account.handle}/photos"
     anonymous = cli("write", photos, target, env=public(pds_account))
     anonymous.failed(4, "not logged in")
-    wrote = cli("write", photos, target, "--max-count", "8", "--license", "MIT", "--tag", "cats", env=me)
+    line = ["write", photos, target, "--max-count", "8", "--license", "MIT", "--tag", "cats"]
+    planned = cli(*line, "-n", env=me)
+    assert planned.code == 0, planned.err
+    assert '\n  "license": "MIT"' in planned.err
+    assert pds_account.records(ENTRY) == pds_account.records(UPLOAD) == pds_account.blobs() == []
+    wrote = cli(*line, env=me)
+    assert planned.lines == wrote.lines
     assert wrote.code == 0, wrote.err
     assert all(line.startswith(f"at://{pds_account.did}/blob/bafkrei") for line in wrote.lines)
     [entry] = pds_account.records(ENTRY)

@@ -95,7 +95,7 @@ def test_a_signal_ends_all(started, cli, large, store, s3_server, s3_env, tmp_pa
     _, message = process.communicate(timeout=WAIT)
     assert process.returncode == 143
     assert message == "atdata-cli: terminated (run the same command again: it goes on where this one was)\n"
-    assert alive(workers) == []
+    nobody_is_left(workers)
     assert uploads(s3_server, store.bucket) == []
     # The same command makes up for it; one process alone makes the same.
     finished = cli("write", str(large), f"s3://{store.bucket}/ds", *ARGUMENTS, env=s3_env)

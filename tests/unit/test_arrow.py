@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 
 from atdata_cli.errors import DataError, UsageError
 from atdata_cli.sources.arrow import ArrowSource, ParquetSource
-from atdata_cli.sources.base import InputFile
+from atdata_cli.sources.base import InputFile, RowSource
 from tests.unit.rowfiles import STDIN, LocalFiles, as_input, given, numbers_of, piped, rejects_of, rows_of
 
 
@@ -118,7 +119,10 @@ ARRAYS = [
         pa.array([[1.0, None], [None]], pa.list_(pa.float32())),
         [np.array([1, np.nan], F4), np.array([np.nan], F4)],
     ),
-    (pa.array([[1], [2]], pa.list_(pa.float16())), [np.array([1], np.float16), np.array([2], np.float16)]),
+    (
+        pa.array([[np.float16(1)], [np.float16(2)]], pa.list_(pa.float16())),
+        [np.array([1], np.float16), np.array([2], np.float16)],
+    ),
     (pa.array([[2**64 - 1]], pa.list_(pa.uint64())), [np.array([2**64 - 1], np.uint64)]),
     (
         pa.array([[[1, 2], [3, 4], [5, 6]], None], pa.list_(pa.list_(pa.float32(), 2), 3)),
@@ -171,10 +175,10 @@ BAD = [
 @pytest.mark.parametrize(("array", "reason"), BAD, ids=[str(array.type) for array, _ in BAD])
 def test_rejects(tmp_path, array, reason):
     table = pa.table({"ok": [1, 2, 3], "c": array})
-    for found in (
-        ArrowSource(LocalFiles(), [given(tmp_path / "t.arrow", ipc(table))]),
-        ParquetSource(LocalFiles(), [parquet(tmp_path, table)]),
-    ):
+    sources: list[RowSource] = [ArrowSource(LocalFiles(), [given(tmp_path / "t.arrow", ipc(table))])]
+    with suppress(pa.ArrowNotImplementedError):  # pyarrow before 24 writes no nulls in lists of lists of one length
+        sources.append(ParquetSource(LocalFiles(), [parquet(tmp_path, table)]))
+    for found in sources:
         assert [row["ok"] for row in rows_of(found)] == [1, 3]
         (reject,) = rejects_of(found)
         assert reject.where.endswith(":2")

@@ -119,7 +119,7 @@ def test_runs_of_one_job_begin_together_and_others_wait(there):
     assert names(there) == []
     assert there.begin(OTHER, nothing)
     with pytest.raises(TemporaryError, match="another run is writing here"):
-        there.begin(OTHER, nothing, alone=True)
+        there.begin(OTHER, nothing, run="another")
 
 
 @pytest.mark.parametrize(("finished", "error"), [(OTHER, OccupiedError), (JOB, TemporaryError)])

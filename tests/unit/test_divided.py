@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atdata_cli.errors import AtdataError
+from atdata_cli.errors import AtdataError, DataError
 from atdata_cli.refs import parse
 from atdata_cli.samples.check import RowSchema
 from atdata_cli.shards.dividing import Workers
@@ -253,7 +253,7 @@ def test_the_same_whoever_does_it(case: str, tmp_path: Path, processes: Executor
     options = WriteOptions(name="d", **writing)
     alone = outcome(tmp_path / "1", sources, ReadOptions(**reading), options, None)
     for jobs in (2, 3) if case in THREE else (2,):
-        workers = Workers(jobs, worth=1, start=lambda jobs: Shared(processes))
+        workers = Workers(jobs, worth=1, start=lambda jobs: Shared(processes), smallest=1)
         together = outcome(tmp_path / str(jobs), sources, ReadOptions(**reading), options, workers)
         assert together[1:] == alone[1:]
         assert together[0].keys() == alone[0].keys()
@@ -267,3 +267,14 @@ def test_a_shard_of_bad_records_alone_has_no_number(tmp_path: Path) -> None:
     assert shards == [f"shard-{number:06d}.tar" for number in (0, 1, 3, 4, 5, 6)]
     located = locate(parse(str(tmp_path / "out")), StoreFiles())
     assert verify(located, StoreFiles(), jobs=1).problems == ()
+
+
+def test_nothing_stays_of_splits_that_failed(tmp_path: Path, processes: Executor) -> None:
+    sources = make_photos(tmp_path)
+    source = open_source([str(path) for path in sources], StoreFiles(), ReadOptions(include=("*.*",)))
+    (tmp_path / "p" / "299.jpg").write_bytes(b"shorter, or longer, than it was")
+    options = WriteOptions(name="d", max_count=20, **SPLIT)
+    workers = Workers(2, worth=1, start=lambda jobs: Shared(processes), smallest=1)
+    with pytest.raises(DataError, match="changed while it was read"):
+        write(source, LocalStore(tmp_path), "out", options, workers=workers)
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -391,3 +392,111 @@ def test_two_streams_at_once_are_not_one_job(tmp_path: Path, finished: bool) -> 
     with pytest.raises(TemporaryError, match="another run"):
         write(as_source(rows("a", another)), store, "out", WriteOptions(max_count=1))
     assert store.stored == []
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stream_that_is_started_again_while_it_runs(tmp_path: Path, ends: bool) -> None:
+    """The later run is the one that counts, whatever the earlier one would have stored; what it leaves is not kept."""
+    later = Recording(tmp_path, fail="" if ends else "000002")
+
+    def samples(text: bytes, then: Callable[[], object] | None = None) -> Iterator[Any]:
+        for number in range(8):
+            if number == 5 and then is not None:
+                then()
+            yield {"__key__": f"{number}", "bin": text}
+
+    def another() -> None:
+        while not (tmp_path / "out" / ".atdata" / "shards" / "000001.json").exists():
+            time.sleep(0.01)  # two shards of the first run are finished
+        try:
+            write(as_source(samples(b"b")), later, "out", WriteOptions(max_count=2))
+        except TemporaryError:
+            assert not ends
+
+    with pytest.raises(TemporaryError, match="another run of this command has taken over"):
+        write(as_source(samples(b"a", another)), LocalStore(tmp_path), "out", WriteOptions(max_count=2))
+    later.fail = ""
+    write(as_source(samples(b"b")), later, "out", WriteOptions(max_count=2))
+    assert keys(tmp_path / "out") == ["0", "2", "4", "6"]
+    shards = [data for name, data in tree(tmp_path / "out").items() if name.endswith(".tar")]
+    assert {data[512:513] for data in shards} == {b"b"}
+
+
+def test_notes_of_a_stream_count_for_the_very_objects(tmp_path: Path) -> None:
+    def samples() -> Iterator[Any]:
+        return ({"__key__": f"{number}", "bin": b"a"} for number in range(8))
+
+    store = Recording(tmp_path, fail="000002")
+    with pytest.raises(TemporaryError):
+        write(as_source(samples()), store, "out", WriteOptions(max_count=2))
+    shard = tmp_path / "out" / "shard-000000.tar"
+    shard.write_bytes(bytes(shard.stat().st_size))  # of the same size: by another run, which was about to end
+    store.fail, store.stored = "", []
+    write(as_source(samples()), store, "out", WriteOptions(max_count=2))
+    assert sorted(store.stored) == ["shard-000000.tar", "shard-000002.tar", "shard-000003.tar"]
+    assert keys(tmp_path / "out") == ["0", "2", "4", "6"]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_marks_that_outlive_their_job_stop_nobody(tmp_path: Path, split: bool) -> None:
+    """A run that is killed after its manifest, and before it has removed its marks, has finished all the same."""
+    path = lines(tmp_path / "rows.jsonl")
+    options = SETTINGS["split" if split else "plain"]
+    store = Recording(tmp_path, fail="000001" if split else "000002")
+    with pytest.raises(TemporaryError):
+        write(opened(path), store, "out", options)
+    state = tree(tmp_path / "out" / ".atdata")
+    store.fail = ""
+    write(opened(path), store, "out", options)
+    whole = tree(tmp_path / "out")
+
+    def killed_late() -> None:
+        for name, data in state.items():
+            (tmp_path / "out" / ".atdata" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "out" / ".atdata" / name).write_bytes(data)
+        (tmp_path / "out" / f".shard-000000.tar.{'0' * 16}.part").write_bytes(b"half")
+
+    killed_late()
+    assert Destination(store, "out").prune() == []
+    assert write(opened(path), store, "out", options).status == "unchanged"
+    assert tree(tmp_path / "out") == whole
+    assert not (tmp_path / "out" / ".atdata").exists()
+    killed_late()
+    lines(path, 14)
+    assert update(opened(path), store, options).status == "written"  # another job, as the input has another size
+    assert not [name for name in tree(tmp_path / "out") if name.startswith(".")]
+
+
+def test_readers_of_splits_see_all_of_an_update_or_nothing(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", 40)
+    options = SETTINGS["split"]
+    store = LocalStore(tmp_path)
+    write(opened(path), store, "out", options)
+    before = tree(tmp_path / "out")
+    lines(path, 40, change=lambda n: f"changed {n}")
+
+    class Cut(LocalStore):
+        def replace_if_unchanged(self, name: str, data: bytes, version: str) -> bool:
+            raise TemporaryError("the network is down")
+
+    with pytest.raises(TemporaryError):
+        update(opened(path), Cut(tmp_path), options)
+    now = tree(tmp_path / "out")
+    assert {name: now[name] for name in before} == before
+    first = keys(tmp_path / "out")
+    update(opened(path), store, options)
+    assert keys(tmp_path / "out") == first
+    after = tree(tmp_path / "out")
+    assert not [name for name in after if name.startswith(".")]
+    root = json.loads(after["manifest.json"])
+    for split, row in root["splits"].items():
+        assert row["manifest"] != f"{split}/manifest.json"
+        assert after[row["manifest"]] == after[f"{split}/manifest.json"]  # for those who read a split by itself
+    Destination(store, "out").prune()
+    lines(path, 50, change=lambda n: f"changed {n}")
+    update(opened(path), store, options)
+    old = Destination(store, "out").prune()
+    assert sorted(name for name in old if name.endswith(".json")) == sorted(
+        f"out/{row['manifest']}" for row in root["splits"].values()
+    )
+    assert len(keys(tmp_path / "out")) > 0

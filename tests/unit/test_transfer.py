@@ -11,6 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError
+from atdata_cli.retry import Retry
 from atdata_cli.shards import transfer
 from atdata_cli.shards.reader import Shard
 from atdata_cli.shards.transfer import CHUNK, ShardReader, TransferProgress, copy_shards, in_threads
@@ -58,7 +59,7 @@ class BreakingFiles(StoreFiles):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "_DELAYS", (0.0, 0.001, 0.001))
+    monkeypatch.setattr(transfer.net, "retry", lambda: Retry(retries=2, first=0.001))
 
 
 @pytest.fixture
