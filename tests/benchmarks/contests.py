@@ -110,7 +110,6 @@ def images(setting: Setting) -> Iterator[Contest]:
             "tar cf - | tee FILE | openssl dgst -sha256", lambda out: pipeline.format(source, out), slower=1 / 0.6
         ),
         _script("webdataset ShardWriter", sys.executable, "images_webdataset.py", source),
-        _package("MosaicML MDSWriter", "mosaicml-streaming", "images_mds.py", source),
     ]
     yield Contest(
         f"{corpora.IMAGES:,} images with JSON, {_gigabytes(source)}, to shards",
