@@ -223,13 +223,17 @@ def from_os_error(error: OSError, url: str, *, doing: str) -> AtdataError:
     doing : what was being done, as a verb phrase: "read", "write to".
     """
     if isinstance(error, FileNotFoundError):
-        return NotFoundError(f"cannot {doing} it: no such file or folder", url=url)
+        return NotFoundError(f"cannot {doing} it: no such file or folder", url=url, hint="check the path")
     if isinstance(error, PermissionError):
         return AuthError(f"cannot {doing} it: permission denied", url=url, hint="check owner and mode")
     if isinstance(error, IsADirectoryError):
-        return UsageError(f"cannot {doing} it: it is a folder", url=url)
+        return UsageError(f"cannot {doing} it: it is a folder", url=url, hint="name a file in it")
     if isinstance(error, NotADirectoryError | FileExistsError):
-        return UsageError(f"cannot {doing} it: a file is where a folder is needed", url=url)
+        return UsageError(
+            f"cannot {doing} it: a file is where a folder is needed",
+            url=url,
+            hint="choose another place, or move the file away",
+        )
     if isinstance(error, TimeoutError | ConnectionError) or error.errno in _PASSING:
         return TemporaryError(f"cannot {doing} it: {error or type(error).__name__}", url=url)
     reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

@@ -211,7 +211,7 @@ def expand_all(texts: Iterable[str]) -> list[str]:
     for text in texts:
         names += expand_braces(text)
         if len(names) > MAX_EXPANSION:
-            raise UsageError("the brace patterns stand for too many names", url=text)
+            raise UsageError("the brace patterns stand for too many names", url=text, hint="name the folder instead")
     return names
 
 
@@ -228,7 +228,9 @@ def _count_expansion(text: str) -> int | None:
             position += 1
         elif character == "{":
             if len(stack) >= _MAX_NESTING:
-                raise UsageError(f"braces are nested more than {_MAX_NESTING} deep", url=text[:200])
+                raise UsageError(
+                    f"braces are nested more than {_MAX_NESTING} deep", url=text[:200], hint="name the folder instead"
+                )
             stack.append((total, product, position))
             total, product = 0, 1
         elif character == "," and stack:
@@ -430,7 +432,7 @@ def parse(text: str) -> Reference:
     UsageError : the text is none of these, or names a scheme that runs commands.
     """
     if not text:
-        raise UsageError("an empty reference")
+        raise UsageError("an empty reference", hint="name a path, a URL, or @local/NAME")
     if text.startswith("@"):
         return _indexed(text, text[1:])
     kind = scheme(text)
@@ -471,7 +473,9 @@ def _at_uri(text: str) -> Reference:
     if not slash:
         return _indexed(text, rest)
     if not re.fullmatch(f"{_HANDLE}|{_DID}", authority):
-        raise UsageError(f"{authority!r} is neither a DID nor a handle", url=text)
+        raise UsageError(
+            f"{authority!r} is neither a DID nor a handle", url=text, hint="as at://did:plc:… or at://name.example.com"
+        )
     if collection == "blob" and re.fullmatch(_CID, key):
         return Reference("blob", text, authority, key=key)
     if collection == _ENTRY_COLLECTION and re.fullmatch(_RECORD_KEY, key):

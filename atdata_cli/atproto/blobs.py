@@ -93,7 +93,11 @@ def _probed_limit(session: Session, sizes: Sequence[int], patience: float) -> in
     for size in sizes:
         if session.retry.run(lambda size=size: _takes(session, size, patience)):  # type: ignore[misc]
             return size
-    raise AtdataError("the server takes no blobs of a useful size", url=session.pds_url)
+    raise AtdataError(
+        "the server takes no blobs of a useful size",
+        url=session.pds_url,
+        hint="publish the shards from S3 or HTTPS instead: publish REF @HANDLE/NAME",
+    )
 
 
 def _takes(session: Session, size: int, patience: float) -> bool:
@@ -186,7 +190,11 @@ def _check(response: Any, body: bytes, session: Session, cid: str) -> None:
     url = f"at://{session.did}/blob/{cid}"
     # HEAD has no body to tell one 400 from another: that the CID is well-formed is known.
     if response.status_code == 400 and message in {"", "Blob not found"}:
-        raise NotFoundError("there is no such blob", url=url)
+        raise NotFoundError(
+            "there is no such blob",
+            url=url,
+            hint="servers delete blobs that no record holds; ask its publisher to publish it again",
+        )
     raise answer_error(response.status_code, name, message, response.headers, url, GET_BLOB)
 
 

@@ -231,10 +231,16 @@ def _server(document: Any, did: str, *, on_this_machine: bool) -> str:
     """The account's PDS. A stranger's document cannot send requests into this machine."""
     endpoint = document.get_pds_endpoint()
     if not isinstance(endpoint, str):
-        raise NotFoundError(f"{did} has no personal data server")
+        raise NotFoundError(
+            f"{did} has no personal data server", hint="ask its owner: the account may have been closed"
+        )
     root = server_root(endpoint)
     if root is None or not (root.startswith("https://") or is_loopback(root)):
-        raise IntegrityError(f"the server of {did} cannot be used: it must be https", url=endpoint)
+        raise IntegrityError(
+            f"the server of {did} cannot be used: it must be https",
+            url=endpoint,
+            hint="http is taken on this machine only; ask the account's owner",
+        )
     if is_loopback(root) and not on_this_machine:
         raise IntegrityError(
             f"the server of {did} is said to be on this machine",

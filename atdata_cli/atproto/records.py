@@ -263,7 +263,9 @@ class SchemaRecord:
         if not re.fullmatch(_SEMVER, self.version, re.ASCII):
             raise UsageError(f"{self.version!r} is no semantic version", hint="for example 1.0.0")
         if self.schema.get("$schema") != "http://json-schema.org/draft-07/schema#":
-            raise UsageError('the schema must say "$schema": "http://json-schema.org/draft-07/schema#"')
+            raise UsageError(
+                'the schema must say "$schema": "http://json-schema.org/draft-07/schema#"', hint="add it to the schema"
+            )
         if self.schema.get("type") != "object" or not isinstance(self.schema.get("properties"), Mapping):
             raise UsageError('a sample\'s schema must have "type": "object" and "properties"')
         check_plain({key: part for key, part in self.schema.items() if key != "$schema"}, "schema")

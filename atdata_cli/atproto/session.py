@@ -401,7 +401,11 @@ def _create_session(identity: Identity, password: str) -> Tokens:
     finally:
         transport.close()
     if answer.did != identity.did:
-        raise IntegrityError("the server logs in another account than the handle names", url=identity.pds_url)
+        raise IntegrityError(
+            "the server logs in another account than the handle names",
+            url=identity.pds_url,
+            hint="log in with the handle of that account, or name its server with --pds",
+        )
     return Tokens(answer.handle, identity.did, identity.pds_url, answer.access_jwt, answer.refresh_jwt)
 
 

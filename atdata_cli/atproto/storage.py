@@ -307,6 +307,9 @@ def without_shards(storage: Storage) -> Storage:
 
 def _check_shards(shards: Sequence[BlobShard | S3Shard | HttpShard], where: str) -> None:
     if not shards:
-        raise UsageError("the dataset has no shards: there is nothing to publish")
+        raise UsageError(
+            "the dataset has no shards: there is nothing to publish",
+            hint="name the folder or prefix that holds the shards",
+        )
     for number, shard in enumerate(shards):
         shard.check(f"{where}[{number}]")

@@ -185,7 +185,11 @@ class Transport:
         """Look at each answer before anything else does."""
         if response.has_redirect_location and response.request.method != "GET":
             # It would be followed, with the body: a password among them.
-            raise AtdataError("the server sends writing requests elsewhere", url=self.url)
+            raise AtdataError(
+                "the server sends writing requests elsewhere",
+                url=self.url,
+                hint="name the server that it redirects to with --pds",
+            )
         headers = response.headers
         nsid = response.request.url.path.rpartition("/")[2]
         limit, remaining = (_number(headers.get(f"ratelimit-{name}")) for name in ("limit", "remaining"))
@@ -252,7 +256,11 @@ def http_errors(url: str, nsid: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise transport_error(error, url) from error
     except (AtProtocolError, httpx.InvalidURL, ValueError) as error:  # ValueError: an answer that is no JSON
-        raise AtdataError(f"the server's answer makes no sense: {_short(str(error))}", url=url) from error
+        raise AtdataError(
+            f"the server's answer makes no sense: {_short(str(error))}",
+            url=url,
+            hint="is this the URL of a PDS? atdata-cli doctor URL examines it",
+        ) from error
 
 
 def transport_error(error: BaseException, url: str) -> AtdataError:
@@ -304,7 +312,11 @@ def _special(status: int, name: str, message: str) -> Callable[[str, str], Atdat
     if status in {401, 403} or name in _NOT_AUTHORISED:
         return _not_authorised
     if status == 404 or name in _NOT_FOUND or message.startswith("Could not find repo"):
-        return lambda what, url: NotFoundError(f"there is no such thing: {what}", url=url)
+        return lambda what, url: NotFoundError(
+            f"there is no such thing: {what}",
+            url=url,
+            hint="check the name; atdata-cli inspect @HANDLE lists what is there",
+        )
     if status == 413 or name in {"PayloadTooLarge", "PayloadTooLargeError"}:
         return lambda what, url: TooLargeError(f"the server takes nothing so large: {what}", url=url)
     return None

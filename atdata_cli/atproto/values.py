@@ -55,11 +55,13 @@ _Value = TypeVar("_Value")
 def reading(value: Any, kind: str, uri: str) -> Iterator[None]:
     """Read a record of the collection *kind*: every ``ValueError`` becomes the one error of a damaged record."""
     if not isinstance(value, dict) or value.get("$type") != kind:
-        raise IntegrityError(f"this record is no {kind}", url=uri)
+        raise IntegrityError(f"this record is no {kind}", url=uri, hint="name a record of science.alt.dataset.entry")
     try:
         yield
     except ValueError as error:
-        raise IntegrityError(f"the record is damaged: {error}", url=uri) from error
+        raise IntegrityError(
+            f"the record is damaged: {error}", url=uri, hint="its publisher has to publish it again"
+        ) from error
 
 
 def read_object(value: Any) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def main() -> NoReturn:
         code = ExitCode.DONE
     except AtdataError as error:
         code = error.exit_code
+        if isinstance(error, UsageError) and error.hint is None and arguments and arguments[0] in COMMANDS:
+            error.hint = f"see atdata-cli {arguments[0]} --help"
         print_error(error, as_json=as_json)
     except OSError as error:
         failed = from_os_error(error, str(error.filename or ""), doing="use")

@@ -77,7 +77,7 @@ def _password(handle: str, *, stdin: bool, file: str | None, command: str | None
             raise from_os_error(error, config.get("ATDATA_PASSWORD_FILE") or "", doing="read") from error
     password = text.rstrip("\r\n")
     if not password:
-        raise UsageError("the password is empty")
+        raise UsageError("the password is empty", hint="put the password into the first line")
     return password
 
 
@@ -86,7 +86,9 @@ def _first_line(file: str) -> str:
         with open(file, encoding="utf-8") as lines:
             return lines.readline(_LONGEST)
     except UnicodeDecodeError as error:
-        raise UsageError("this is no file with a password", url=file) from error
+        raise UsageError(
+            "this is no file with a password", url=file, hint="one line, with the password alone"
+        ) from error
     except OSError as error:
         raise from_os_error(error, file, doing="read") from error
 
@@ -98,9 +100,13 @@ def _printed(command: str) -> str:
     try:
         ran = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=False, text=True)
     except (OSError, ValueError) as error:
-        raise UsageError(f"the password's command cannot be run: {error}") from error
+        raise UsageError(
+            f"the password's command cannot be run: {error}", hint="name a program and its arguments as in a shell"
+        ) from error
     if ran.returncode != 0:
-        raise AuthError(f"the password's command failed: exit code {ran.returncode}")
+        raise AuthError(
+            f"the password's command failed: exit code {ran.returncode}", hint="run it by itself to see what is wrong"
+        )
     return ran.stdout.partition("\n")[0]
 
 

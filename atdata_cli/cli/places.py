@@ -26,7 +26,9 @@ def check_dest(dest: str) -> str:
     UsageError : it is no folder and no URL prefix.
     """
     if dest == "-":
-        raise UsageError("DEST is a folder or a URL prefix, not standard output")
+        raise UsageError(
+            "DEST is a folder or a URL prefix, not standard output", hint="name a folder, or URL://…/PREFIX"
+        )
     if dest.lower().endswith((".tar", ".tar.gz", ".tgz")):
         raise UsageError(
             "DEST is a folder or a URL prefix, not a tar", url=dest, hint="shards get their names from this program"
@@ -37,7 +39,9 @@ def check_dest(dest: str) -> str:
     if scheme(dest) in ("", "file"):
         path = local_path(dest)
         if os.path.exists(path) and not os.path.isdir(path):
-            raise UsageError("DEST is a file; a folder or a URL prefix is needed", url=dest)
+            raise UsageError(
+                "DEST is a file; a folder or a URL prefix is needed", url=dest, hint="name a folder, or remove the file"
+            )
     return dest
 
 

@@ -210,7 +210,7 @@ def _confirm(withdrawal: Withdrawal) -> None:
         raise UsageError("nobody is there to be asked", url=withdrawal.target, hint="--yes says that it is meant")
     print("Withdraw it? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise AtdataError("not confirmed: nothing was withdrawn", url=withdrawal.target)
+        raise AtdataError("not confirmed: nothing was withdrawn", url=withdrawal.target, hint="answer y, or say --yes")
 
 
 def _withdrawn(withdrawal: Withdrawal, status: str) -> dict[str, Any]:

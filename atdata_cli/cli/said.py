@@ -42,5 +42,5 @@ def _metadata(files: Files, path: str | None) -> Mapping[str, Any] | None:
         except orjson.JSONDecodeError as error:
             raise UsageError(f"the metadata is not JSON: {error}", url=path) from error
     if not isinstance(document, dict):
-        raise UsageError("the metadata is no JSON object", url=path)
+        raise UsageError("the metadata is no JSON object", url=path, hint='it must be {"NAME": VALUE, …}')
     return document

@@ -172,13 +172,15 @@ def _parsed(path: str, *, needed: bool = False) -> dict[str, Any]:
     except OSError as error:
         raise from_os_error(error, path, doing="read") from error
     if len(data) > _LONGEST:
-        raise UsageError("this is too long for a configuration", url=path)
+        raise UsageError("this is too long for a configuration", url=path, hint="is this the right file?")
     import tomllib  # only where there is a file: it takes 10 ms
 
     try:
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"the configuration is not TOML: {error}", url=path) from error
+        raise UsageError(
+            f"the configuration is not TOML: {error}", url=path, hint="mend the file, or move it away"
+        ) from error
 
 
 _Tables = dict[str, dict[str, Any]]
@@ -192,7 +194,7 @@ def _user_tables(document: dict[str, Any], path: str) -> tuple[_Tables, dict[str
     for key, value in document.items():
         if key == "stores":
             if not isinstance(value, dict):
-                raise UsageError("stores are tables: [stores.NAME]", url=path)
+                raise UsageError("stores are tables: [stores.NAME]", url=path, hint="name each store")
             stores = {name: _named_store(name, store, path) for name, store in value.items()}
         elif isinstance(value, dict):
             if key not in COMMANDS:
@@ -266,7 +268,7 @@ def _from_text(setting: Setting, text: str) -> Any:
 def _named_store(name: str, table: Any, path: str) -> NamedStore:
     where = f"[stores.{name}]"
     if not isinstance(table, dict):
-        raise UsageError(f"{where} is no table", url=path)
+        raise UsageError(f"{where} is no table", url=path, hint="write it as a TOML table")
     _check_store_name(name, path)
     for key in table:
         if key not in _STORE_KEYS:
@@ -276,7 +278,9 @@ def _named_store(name: str, table: Any, path: str) -> NamedStore:
     if not all(type(text) is str and text for text in texts.values()) or type(unsigned) is not bool:
         raise UsageError(f"{where}: url, endpoint-url, profile and region are text, no-sign-request a flag", url=path)
     if not isinstance(options, dict):
-        raise UsageError(f"{where}: options are a table", url=path)
+        raise UsageError(
+            f"{where}: options are a table", url=path, hint='write them as a TOML table: options = {KEY = "VALUE"}'
+        )
     return NamedStore(
         name,
         _store_url(texts.get("url", ""), where, path),

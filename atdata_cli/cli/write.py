@@ -241,7 +241,9 @@ def _listed(path: str, separator: str) -> list[str]:
     names = [name.rstrip("\r") if separator == "\n" else name for name in text.split(separator)]
     names = [opt.expand(name, "source") for name in names if name]
     if not names:
-        raise NotFoundError("the list of sources is empty", url=path)
+        raise NotFoundError(
+            "the list of sources is empty", url=path, hint="the command that wrote it may have found nothing"
+        )
     return names
 
 

@@ -84,7 +84,9 @@ class AtmosphereIndex:
         lost = [one for one in lost if not any(label.leads_to(session, one.uri) for label in staying)]
         target = f"@{session.handle or session.did}/{name}" + (f"@{version}" if version else "")
         if not going and not lost:
-            raise NotFoundError("there is nothing of this name", url=target)
+            raise NotFoundError(
+                "there is nothing of this name", url=target, hint="atdata-cli inspect @HANDLE lists what is there"
+            )
         gone = [self._entry(session, one) for one in lost]
         return Withdrawal(
             target=target,
@@ -177,7 +179,9 @@ class AtmosphereIndex:
             stored = stored or _stored(owner, reference.key)
         except NotFoundError as error:
             raise NotFoundError(
-                f"the label {label.target} leads to an entry that is gone", url=label.record.dataset_uri
+                f"the label {label.target} leads to an entry that is gone",
+                url=label.record.dataset_uri,
+                hint="publish the dataset again",
             ) from error
         return self._entry(owner, stored, label)
 
@@ -225,7 +229,11 @@ def _stored(session: Session, key: str) -> StoredEntry:
     uri = f"at://{session.did}/{ENTRY}/{key}"
     found = session.get_record(ENTRY, key)
     if found is None:
-        raise NotFoundError("there is no such entry", url=uri)
+        raise NotFoundError(
+            "there is no such entry",
+            url=uri,
+            hint="it may have been withdrawn; atdata-cli inspect @HANDLE lists what is there",
+        )
     value, cid = found
     return StoredEntry(uri, cid, EntryRecord.from_json(value, uri=uri))
 
@@ -236,7 +244,9 @@ def _entry_reference(label: Label) -> Reference:
     except AtdataError:
         reference = None
     if reference is None or reference.kind != "entry":
-        raise IntegrityError(f"the label {label.target} leads to no entry", url=label.uri)
+        raise IntegrityError(
+            f"the label {label.target} leads to no entry", url=label.uri, hint="publish the dataset again"
+        )
     return reference
 
 

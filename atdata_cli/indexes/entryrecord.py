@@ -103,7 +103,11 @@ def check_places(urls: Sequence[str], endpoint: str | None, *, allow_local_url: 
     """
     kinds = {"http" if scheme(url) == "https" else scheme(url) for url in urls}
     if len(kinds) > 1:
-        raise UsageError("the shards are in several kinds of places, and an entry names one", url=urls[0])
+        raise UsageError(
+            "the shards are in several kinds of places, and an entry names one",
+            url=urls[0],
+            hint="copy them into one place with atdata-cli copy",
+        )
     kind = kinds.pop()
     if kind in {"", "file"}:
         raise UsageError("nobody else can read a path on this machine", url=urls[0], hint=_ELSEWHERE)
@@ -135,7 +139,11 @@ def _present_blob(shard: EntryShard, publication: Publication, did: str) -> Blob
 
 def _hash(shard: EntryShard) -> str:
     if shard.sha256 is None:
-        raise IntegrityError("nobody has checked this shard: its hash is not known", url=shard.url)
+        raise IntegrityError(
+            "nobody has checked this shard: its hash is not known",
+            url=shard.url,
+            hint="atdata-cli inspect --verify checks it; or write the dataset with this program",
+        )
     return shard.sha256
 
 
@@ -143,7 +151,11 @@ def _s3(publication: Publication) -> StorageS3:
     named = [shard.url.removeprefix("s3://").partition("/") for shard in publication.shards]
     bucket = named[0][0]
     if any(name[0] != bucket for name in named):
-        raise UsageError("the shards are in several buckets, and an entry names one", url=publication.shards[0].url)
+        raise UsageError(
+            "the shards are in several buckets, and an entry names one",
+            url=publication.shards[0].url,
+            hint="copy them into one bucket with atdata-cli copy",
+        )
     return StorageS3(
         bucket=bucket,
         shards=tuple(
@@ -244,7 +256,9 @@ def _shards(storage: Storage, uri: str, did: str) -> list[EntryShard]:
             case StorageExternal():
                 return [EntryShard(_readable(url)) for url in expand_all(storage.shards)]
     except UsageError as error:
-        raise IntegrityError(f"this entry names what is not followed: {error.message}", url=uri) from error
+        raise IntegrityError(
+            f"this entry names what is not followed: {error.message}", url=uri, hint="its publisher has to mend it"
+        ) from error
 
 
 def _blob(shard: BlobShard, did: str) -> EntryShard:

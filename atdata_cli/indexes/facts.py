@@ -38,7 +38,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     """
     for name in metadata:
         if name in RESERVED:
-            raise UsageError(f'the metadata may not have "{name}": an entry tells it by itself')
+            raise UsageError(f'the metadata may not have "{name}": an entry tells it by itself', hint="leave it out")
 
 
 def facts(publication: Publication) -> dict[str, Any]:

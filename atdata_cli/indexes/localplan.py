@@ -161,7 +161,10 @@ def _schema(db: sqlite3.Connection, publication: Publication) -> tuple[dict[str,
     """The schema's record, and whether it is new: an equal one is used again, a changed one gets the next version."""
     fields = local_fields(publication)
     if not fields:
-        raise UsageError("the samples have no fields, so the index cannot describe them")
+        raise UsageError(
+            "the samples have no fields, so the index cannot describe them",
+            hint="publish a dataset whose samples have fields",
+        )
     latest: tuple[int, int, int] | None = None
     query = "SELECT version, schema_json FROM schemas WHERE name = ? ORDER BY created_at DESC, rowid DESC"
     for version, text in db.execute(query, [publication.schema_name]):

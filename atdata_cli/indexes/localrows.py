@@ -117,7 +117,9 @@ def _parsed(found: Sequence[Any]) -> Row:
     urls = _unpacked(data_urls, cid)
     known = {} if metadata is None else _unpacked(metadata, cid)
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls) or not isinstance(known, dict):
-        raise IntegrityError(f"the entry {cid} in the local index is damaged")
+        raise IntegrityError(
+            f"the entry {cid} in the local index is damaged", hint="unpublish it, and publish the dataset again"
+        )
     return Row(str(cid), str(name), str(schema_ref), urls, known, created_at)
 
 
@@ -127,7 +129,10 @@ def _unpacked(data: Any, cid: Any) -> Any:
     try:
         return msgpack.unpackb(data)
     except (TypeError, ValueError, msgpack.exceptions.UnpackException) as error:
-        raise IntegrityError(f"the entry {cid} in the local index is damaged: {error}") from error
+        raise IntegrityError(
+            f"the entry {cid} in the local index is damaged: {error}",
+            hint="unpublish it, and publish the dataset again",
+        ) from error
 
 
 def loaded(text: Any) -> dict[str, Any]:

@@ -113,7 +113,11 @@ def source_shards(
 def _blob(reference: Reference, files: StoreFiles) -> Located:
     info = files.info(reference.text)
     if info is None:
-        raise NotFoundError("there is no such blob", url=reference.text)
+        raise NotFoundError(
+            "there is no such blob",
+            url=reference.text,
+            hint="servers delete blobs that no record holds; ask its publisher to publish it again",
+        )
     return Located(reference.text, [Shard(reference.text, info.size, sha256=sha256_in(reference.key))])
 
 
@@ -122,7 +126,9 @@ def _blob(reference: Reference, files: StoreFiles) -> Located:
 
 def _of_entry(reference: Reference, entry: Entry, files: StoreFiles, *, with_manifest: bool) -> Found:
     if not entry.shards:
-        raise NotFoundError("the entry names no shards", url=reference.text)
+        raise NotFoundError(
+            "the entry names no shards", url=reference.text, hint="its publisher has to publish it again"
+        )
     for shard in entry.shards:
         _check_url(shard.url, reference)
     warnings = _reach(entry, files)

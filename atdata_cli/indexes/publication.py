@@ -72,7 +72,9 @@ def prepare(
     located = _one_split(located, split)
     shards = [dataclasses.replace(shard, url=public_url(shard.url)) for shard in located.shards]
     if not shards:
-        raise NotFoundError("the dataset has no shards", url=located.url)
+        raise NotFoundError(
+            "the dataset has no shards", url=located.url, hint="name the folder or prefix that holds the shards"
+        )
     endpoint, region = _server(shards[0].url, files)
     if public and not said.get("blobs"):
         check_places([shard.url for shard in shards], endpoint, allow_local_url=bool(said.get("allow_local_url")))
@@ -179,9 +181,17 @@ def _check_sizes(shards: Sequence[Shard], files: StoreFiles) -> None:
     def check(shard: Shard) -> None:
         found = files.info(shard.url)
         if found is None or found.kind == "folder":
-            raise NotFoundError("the manifest names a shard that is not there", url=shard.url)
+            raise NotFoundError(
+                "the manifest names a shard that is not there",
+                url=shard.url,
+                hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
+            )
         if shard.row is not None and found.size is not None and found.size != shard.row.bytes:
-            raise IntegrityError(f"it has {found.size:,} bytes, the manifest says {shard.row.bytes:,}", url=shard.url)
+            raise IntegrityError(
+                f"it has {found.size:,} bytes, the manifest says {shard.row.bytes:,}",
+                url=shard.url,
+                hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
+            )
 
     if all(scheme(shard.url) in ("", "file") for shard in shards):
         for shard in shards:
@@ -252,7 +262,11 @@ def _unpacked(located: Located, files: StoreFiles) -> Iterator[dict[str, Any]]:
     for sample in TarSource(files, [shard.input for shard in located.shards]).samples():
         rows = unpack_rows([content(sample.fields["msgpack"])])
         if rows is None:
-            raise IntegrityError(f"the sample {sample.key!r} is no map with text keys", url=located.url)
+            raise IntegrityError(
+                f"the sample {sample.key!r} is no map with text keys",
+                url=located.url,
+                hint="write the dataset again from its source",
+            )
         yield from rows
 
 

@@ -69,7 +69,11 @@ class LocalIndex:
         with self._file.reading() as db:
             row = row_of(db, key)
             if row is None:
-                raise NotFoundError(f"there is no entry {key} in the local index", url=self.path)
+                raise NotFoundError(
+                    f"there is no entry {key} in the local index",
+                    url=self.path,
+                    hint="atdata-cli inspect @local lists what is there",
+                )
             return entry_of(db, row, row.name, None)
 
     def entries(self) -> Iterator[Entry]:

@@ -160,7 +160,11 @@ class IndexFile:
             return IntegrityError("this file is no index, or damaged", url=self.path, hint="name another with --index")
         if code == sqlite3.SQLITE_ERROR and "no such" in str(error):
             return UsageError(f"this database is no index: {error}", url=self.path, hint="name another with --index")
-        return AtdataError(f"the local index fails: {error}", url=self.path)
+        return AtdataError(
+            f"the local index fails: {error}",
+            url=self.path,
+            hint="is it on a disk that is full, read-only or out of reach? --index names another file",
+        )
 
 
 def _code(error: sqlite3.Error) -> int:

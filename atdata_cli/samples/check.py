@@ -51,7 +51,7 @@ class RowSchema:
         try:
             document = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise UsageError(f"the schema is not JSON: {error}", url=url) from error
+            raise UsageError(f"the schema is not JSON: {error}", url=url, hint="mend the schema") from error
         if isinstance(document, dict) and "schema" in document and "properties" not in document:
             document = document["schema"]  # a manifest, or a schema record: both carry the schema inside
         properties = document.get("properties") if isinstance(document, dict) else None
@@ -62,11 +62,13 @@ class RowSchema:
                 hint="the schema in another dataset's manifest.json is one",
             )
         if not all(isinstance(schema, dict) for schema in properties.values()):
-            raise UsageError("every property of the schema must be an object", url=url)
+            raise UsageError("every property of the schema must be an object", url=url, hint="mend the schema")
         try:
             return cls(document)
         except Exception as error:  # the compiler raises errors of every kind for a malformed schema
-            raise UsageError(f"the schema cannot be used: {error}", url=url) from error
+            raise UsageError(
+                f"the schema cannot be used: {error}", url=url, hint="mend the schema: draft-07 JSON Schema"
+            ) from error
 
     def csv_types(self) -> dict[str, str]:
         """Of the fields with a plain type: what a cell's text is to become."""

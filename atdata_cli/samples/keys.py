@@ -240,9 +240,15 @@ def _value(row: Mapping[str, Any], name: str) -> str:
     if type(value) is str:
         return value
     if value is None:
-        raise DataError(f"the key needs the field {name!r}, which is {'null' if name in row else 'missing'}")
+        raise DataError(
+            f"the key needs the field {name!r}, which is {'null' if name in row else 'missing'}",
+            hint="choose another field, or a template with --key",
+        )
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"the key needs the field {name!r} as text or integer, but it is {type(value).__name__}")
+    raise DataError(
+        f"the key needs the field {name!r} as text or integer, but it is {type(value).__name__}",
+        hint="choose another field, or a template with --key",
+    )

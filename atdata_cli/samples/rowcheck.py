@@ -407,7 +407,9 @@ def _compiled(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Callable[[A
     try:
         validate = fastjsonschema.compile(plain, use_default=False, use_formats=False, detailed_exceptions=False)
     except Exception as error:  # the compiler raises errors of every kind for a malformed schema
-        raise DataError(f"the schema cannot be used: {str(error)[:200]}") from error
+        raise DataError(
+            f"the schema cannot be used: {str(error)[:200]}", hint="mend the schema: draft-07 JSON Schema"
+        ) from error
 
     def check(value: Any) -> str | None:
         try:

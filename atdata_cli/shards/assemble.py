@@ -49,7 +49,10 @@ def check_enough(total: int, options: WriteOptions) -> None:
     if not total and not options.allow_empty:
         raise NotFoundError("there are no samples", hint="--allow-empty writes a dataset without any")
     if total < options.min_samples:
-        raise NotFoundError(f"there are {total} samples, fewer than --min-samples {options.min_samples}")
+        raise NotFoundError(
+            f"there are {total} samples, fewer than --min-samples {options.min_samples}",
+            hint="nothing was published; look at the source",
+        )
 
 
 def manifests(facts: Facts, finished: Finished, *, splits: bool) -> tuple[Manifest, dict[str, Manifest]]:

@@ -98,7 +98,9 @@ class _Plan:
         manifests = _manifests(located, files)
         repeated = [name for name, times in Counter(shard.name for shard in shards).items() if times > 1]
         if repeated and manifests:
-            raise IntegrityError(f"the manifest names {repeated[0]!r} twice", url=located.url)
+            raise IntegrityError(
+                f"the manifest names {repeated[0]!r} twice", url=located.url, hint="write the dataset again"
+            )
         if repeated:
             raise UsageError(
                 f"{count(len(repeated), 'name')} of shards came more than once, first {repeated[0]!r}",
@@ -124,7 +126,11 @@ def _name(shard: Shard, index: int) -> str:
             hint="names with hidden or empty parts, or control characters, are not copied",
         )
     if not is_tar(name):
-        raise UsageError("this is no shard: its name does not end as that of a tar", url=shard.url)
+        raise UsageError(
+            "this is no shard: its name does not end as that of a tar",
+            url=shard.url,
+            hint="copy takes .tar, .tar.gz and .tar.zst",
+        )
     return name
 
 
@@ -153,6 +159,7 @@ def _manifests(located: Located, files: Files) -> dict[str, bytes]:
             raise IntegrityError(
                 "this is not the manifest of the split that the root one vouches for",
                 url=refs.join(located.url, row.manifest),
+                hint="the split was changed by itself: write the dataset again",
             )
     # Each split is a dataset of its own, too.
     return {f"{split}/{MANIFEST}": texts[row.manifest] for split, row in splits.items()} | texts
@@ -188,7 +195,11 @@ def copy_dataset(
     AtdataError : anything else; the same call can be repeated, and copies what is missing.
     """
     if not store.writable:
-        raise UsageError("this store can only be read", url=store.url(prefix))
+        raise UsageError(
+            "this store can only be read",
+            url=store.url(prefix),
+            hint="choose a DEST that can be written to: atdata-cli stores lists them",
+        )
     copy = _Copy(_Plan.of(located, files), files, Destination(store, prefix), jobs, progress or TransferProgress())
     held = copy.survey()
     if held != "nothing" and if_exists == "fail":

@@ -73,7 +73,11 @@ class DaskEngine:
             ) from error
         if versions != {here}:
             found = ", ".join(sorted(versions))
-            raise UsageError(f"the Dask workers have version {found}, this is {here}", url=self._url)
+            raise UsageError(
+                f"the Dask workers have version {found}, this is {here}",
+                url=self._url,
+                hint="install the same version in both places",
+            )
         return sum(threads.values())
 
     def executor(self) -> Executor:

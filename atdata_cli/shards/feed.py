@@ -125,7 +125,11 @@ class Rejects:
         if self._sink is not None:
             self._sink.write(reject)
         if self._limit is not None and self.count > self._limit:
-            raise DataError(f"more than {self._limit} samples rejected (--max-errors)", url=reject.where)
+            raise DataError(
+                f"more than {self._limit} samples rejected (--max-errors)",
+                url=reject.where,
+                hint="see --rejects FILE for why; --max-errors allows more",
+            )
         if not self.skip and self.count >= _MAX_LISTED:
             raise self.error()
 
@@ -434,7 +438,10 @@ class RowFeed(Feed):
         self._fields = known_fields(row for batch in self.source.batches() for row in batch.rows)
         missing = set(new).difference(self._fields)
         if missing:
-            raise DataError(f"the input changed while it was read: {sorted(missing)} came and went")
+            raise DataError(
+                f"the input changed while it was read: {sorted(missing)} came and went",
+                hint="run the command again when nothing writes to it",
+            )
 
     def learn_all(self) -> None:
         """Go over all rows for their fields, unless something declares them."""

@@ -98,7 +98,9 @@ class WriteOptions:
         if self.seed is not None and not self.shuffle:
             raise UsageError("--seed says which order --shuffle gives: leave it out, or add --shuffle")
         if self.max_size is not None and self.max_size < 10_240:
-            raise UsageError("--max-size is smaller than an empty tar (10240 bytes)")
+            raise UsageError(
+                "--max-size is smaller than an empty tar (10240 bytes)", hint="choose some megabytes at least"
+            )
         self.splits()
 
     @property

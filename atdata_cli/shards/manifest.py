@@ -146,7 +146,11 @@ class Manifest:
         except orjson.JSONDecodeError as error:
             raise IntegrityError(f"this is no manifest: {error}", url=url, hint=_ANEW) from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
+            raise IntegrityError(
+                f'this is no dataset manifest: "format" is not "{FORMAT}"',
+                url=url,
+                hint="name the folder that holds the shards, or another manifest",
+            )
         if document.get("version") != VERSION:
             raise IntegrityError(
                 f"the manifest is of version {document.get('version')!r}, this program reads version {VERSION}",

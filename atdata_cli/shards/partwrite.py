@@ -60,7 +60,11 @@ def write_part(
     AtdataError : see :func:`atdata_cli.shards.write.write`.
     """
     if not store.writable or not getattr(store, "portable", False):
-        raise UsageError("no other run could reach the parts in this store", url=store.url(prefix))
+        raise UsageError(
+            "no other run could reach the parts in this store",
+            url=store.url(prefix),
+            hint="write to a folder or store that all runs see",
+        )
     named = isinstance(part, NamedPart)
     shared = joined(["parts"], options)
     if named and isinstance(source, RowSource) and options.key is None:

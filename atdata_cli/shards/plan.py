@@ -173,7 +173,9 @@ def _share(text: str, part: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 < share < 1:
-        raise UsageError(f"--split: {part!r} is not NAME=SHARE with a share between 0 and 1")
+        raise UsageError(
+            f"--split: {part!r} is not NAME=SHARE with a share between 0 and 1", hint="as --split train=0.8,val=0.2"
+        )
     return share
 
 

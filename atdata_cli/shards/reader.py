@@ -82,7 +82,11 @@ def locate(reference: Reference, files: Files) -> Located:
     UsageError : it is no place, or a file that is neither shard nor manifest.
     """
     if reference.kind != "place":
-        raise UsageError(f"this names {_ARTICLES[reference.kind]}, not a place with shards", url=reference.text)
+        raise UsageError(
+            f"this names {_ARTICLES[reference.kind]}, not a place with shards",
+            url=reference.text,
+            hint="name a folder, a URL prefix, a shard or a published dataset",
+        )
     text = reference.text
     patterns = expand_braces(text)
     # Braces may be in a name, but not in a URL of the web, where asking is a request.
@@ -93,7 +97,11 @@ def locate(reference: Reference, files: Files) -> Located:
         return _file(text, info.size, files)
     urls = [url for one in patterns for url in (files.glob(one) if is_glob(one) else [one])]
     if urls == [text]:
-        raise NotFoundError("there is nothing by this name", url=text)
+        raise NotFoundError(
+            "there is nothing by this name",
+            url=text,
+            hint="check the name; atdata-cli inspect @local or @HANDLE lists what is published",
+        )
     if not urls:
         raise NotFoundError("nothing matches", url=text)
     return Located(text, [Shard(url, size) for url, size in zip(urls, _sizes(urls, files), strict=True)])
@@ -105,7 +113,9 @@ def _sizes(urls: Sequence[str], files: Files) -> list[int | None]:
     def ask(url: str) -> int | None:
         found = files.info(url)
         if found is None:
-            raise NotFoundError("there is no such shard", url=url)
+            raise NotFoundError(
+                "there is no such shard", url=url, hint="check the name; atdata-cli inspect FOLDER lists the shards"
+            )
         return found.size
 
     first = ask(urls[0])  # also connects, once
@@ -125,7 +135,11 @@ def _file(url: str, size: int | None, files: Files) -> Located:
         folder = parent(url) or "./"
         located = dataset_in(folder, files)
         if located is None:
-            raise IntegrityError(f'this is no dataset manifest: "format" is not "{FORMAT}"', url=url)
+            raise IntegrityError(
+                f'this is no dataset manifest: "format" is not "{FORMAT}"',
+                url=url,
+                hint="name the folder that holds the shards, or another manifest",
+            )
         return located
     rows = format_of(basename(url))
     if rows is not None:
@@ -191,7 +205,9 @@ def read_manifest(files: Files, url: str) -> Manifest | None:
     if info is None or info.kind != "file":
         return None
     if (info.size or 0) > _LARGEST_MANIFEST:
-        raise IntegrityError(f"a manifest of {info.size} bytes is no manifest", url=url)
+        raise IntegrityError(
+            f"a manifest of {info.size} bytes is no manifest", url=url, hint="name the folder that holds the shards"
+        )
     with files.open(url) as reader:
         text = reader.read()
     # Cheap and sure: our manifests name their format, and no other program's does.

@@ -314,7 +314,9 @@ def find_sample(located: Located, files: Files, key: str) -> Sample:
         for sample in TarSource(files, [shard.input]).samples():
             if sample.key == key:
                 return sample
-    raise NotFoundError(f"there is no sample {key!r}", url=located.url)
+    raise NotFoundError(
+        f"there is no sample {key!r}", url=located.url, hint="atdata-cli inspect REF --head 3 shows what keys look like"
+    )
 
 
 def is_packed(sample: Sample) -> bool:

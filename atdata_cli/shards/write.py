@@ -287,7 +287,11 @@ def write(
     rejects = rejects or Rejects(skip=options.on_error == "skip", limit=options.max_errors)
     progress = progress or Progress()
     if not store.writable:
-        raise UsageError("this store can only be read", url=store.url(prefix))
+        raise UsageError(
+            "this store can only be read",
+            url=store.url(prefix),
+            hint="choose a DEST that can be written to: atdata-cli stores lists them",
+        )
     workers = workers or Workers(1)
     feed = make_feed(source, options, rejects=rejects, progress=progress)
     destination = Destination(store, prefix)

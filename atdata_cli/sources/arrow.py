@@ -56,7 +56,11 @@ class _Columnar(RowFiles):
         names: list[str] = schema.names
         double = [name for name, times in Counter(names).items() if times > 1]
         if double:
-            raise DataError(f"several columns are named {', '.join(double)}", url=item.url)
+            raise DataError(
+                f"several columns are named {', '.join(double)}",
+                url=item.url,
+                hint="rename them, or choose with --fields",
+            )
         missing = [name for name in self._columns or () if name not in names]
         if missing:
             raise UsageError(f"no column {missing[0]!r}", url=item.url, hint=f"columns: {', '.join(names)}")

@@ -225,7 +225,7 @@ def _pass_on(owners: Problems, ends: list[int], problems: Problems) -> None:
 def _structs(array: pa.Array, problems: Problems) -> list[Any]:
     names = [field.name for field in array.type]
     if len(set(names)) < len(names):
-        raise DataError(f"several fields of a struct have the same name: {', '.join(names)}")
+        raise DataError(f"several fields of a struct have the same name: {', '.join(names)}", hint="rename them")
     columns = [_plain(column, problems) for column in array.flatten()]  # nulls of the struct become nulls of each
     values = zip(*columns, strict=True) if columns else [()] * len(array)
     rows: list[Any] = [dict(zip(names, row, strict=True)) for row in values]

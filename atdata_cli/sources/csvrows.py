@@ -74,7 +74,10 @@ class CsvSource(LineFiles):
     ) -> None:
         super().__init__(files, inputs)
         if len(delimiter) != 1 or delimiter in '"\r\n\0':
-            raise UsageError(f"the delimiter must be one character, not {delimiter!r}")
+            raise UsageError(
+                f"the delimiter must be one character, not {delimiter!r}",
+                hint="such as ';'",
+            )
         if unknown := sorted(set((types or {}).values()) - set(NAMED)):
             raise UsageError(f"unknown column type {unknown[0]!r}", hint=f"types are {', '.join(NAMED)}")
         self._delimiter = delimiter
@@ -318,7 +321,11 @@ class _CsvFile:
         reason = str(error)
         where = f"{self._item.url}:{self._before + line}"
         if "unexpected end" in reason:
-            raise DataError("a quote in the record that starts here is never closed", url=where) from error
+            raise DataError(
+                "a quote in the record that starts here is never closed",
+                url=where,
+                hint="close it, or double the quotes that belong to the text",
+            ) from error
         if "field limit" in reason:
             raise DataError(
                 f"a cell of the record that starts here has over {_MAX_CELL >> 20} Mi characters",

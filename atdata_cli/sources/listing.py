@@ -112,7 +112,7 @@ class Listing:
         """
         info = self._files.info(root)
         if info is None:
-            raise NotFoundError("no such file or folder", url=root)
+            raise NotFoundError("no such file or folder", url=root, hint="check the path")
         if info.kind == "file":
             name = basename(info.url)
             self._bases.append(info.url.removesuffix(name))

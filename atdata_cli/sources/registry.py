@@ -138,10 +138,12 @@ class _Finder:
             for url in matches:
                 info = self._files.info(url)
                 if info is None:
-                    raise NotFoundError("there is no such file or folder", url=url)
+                    raise NotFoundError("there is no such file or folder", url=url, hint="check the path")
                 found.append(self._one(url, info))
         if not found:
-            raise NotFoundError("nothing matches this pattern", url=name)
+            raise NotFoundError(
+                "nothing matches this pattern", url=name, hint="* and ? stay within a folder, ** goes below it"
+            )
         return found
 
     def _stream(self) -> _Found:
@@ -180,7 +182,11 @@ class _Finder:
         # Where no name tells the kind (part-00000), --from FORMAT speaks for all of them.
         listed = [item for item in listed if _kind_of(item[0]) == kind] or listed
         if not listed:
-            raise NotFoundError(f"there are no {kind} files in this folder", url=url)
+            raise NotFoundError(
+                f"there are no {kind} files in this folder",
+                url=url,
+                hint="name a folder that has some, or leave out --from",
+            )
         listed.sort(key=lambda item: item[0].encode("utf-8", "surrogateescape"))
         return _Found(url, kind, tuple(InputFile(relative, info.url, info.size) for relative, info in listed))
 
@@ -256,7 +262,7 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
 
     info = files.info(options.join)
     if info is None:
-        raise NotFoundError("there is no such file", url=options.join)
+        raise NotFoundError("there is no such file", url=options.join, hint="check the path")
     kind = format_of(basename(options.join))
     if kind is None:
         raise UsageError("--join needs a row file: .jsonl, .csv, .tsv, .parquet, …", url=options.join)

@@ -40,7 +40,7 @@ class RowFiles(RowSource):
 
     def __init__(self, files: Files, inputs: Sequence[InputFile]) -> None:
         if not inputs:
-            raise UsageError("no input files")
+            raise UsageError("no input files", hint="name files, folders or URLs")
         self.files = files
         self.inputs = tuple(inputs)
         self.slices = tuple(map(Slice, self.inputs))
@@ -275,7 +275,11 @@ def line_blocks(reader: io.BufferedReader, item: InputFile, *, first: bool = Tru
         begun.append(chunk)
         held += len(chunk)
         if held > MAX_ROW:
-            raise DataError(f"a line is longer than {MAX_ROW >> 20} MiB: is it one record a line?", url=item.url)
+            raise DataError(
+                f"a line is longer than {MAX_ROW >> 20} MiB: is it one record a line?",
+                url=item.url,
+                hint="--from names the format",
+            )
         chunk = reader.read(BLOCK)
     if held:
         yield b"".join(begun)

@@ -418,7 +418,9 @@ class CommandInput:
         except PermissionError as error:
             raise AuthError(f"the command {name} is not executable", hint=f"chmod +x {name}") from error
         except OSError as error:
-            raise AtdataError(f"cannot run {name}: {error.strerror or error}") from error
+            raise AtdataError(
+                f"cannot run {name}: {error.strerror or error}", hint="is it installed, and on the PATH?"
+            ) from error
         self._reader = _CommandReader(process)
         return self._reader  # type: ignore[return-value]
 

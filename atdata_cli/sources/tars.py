@@ -297,7 +297,9 @@ class OpenTar:
         """What a manifest or a listing said has to be what is there."""
         if self._item.size not in (None, size):
             raise IntegrityError(
-                f"it has {size} bytes, not {self._item.size} as its manifest or listing says", url=self._item.url
+                f"it has {size} bytes, not {self._item.size} as its manifest or listing says",
+                url=self._item.url,
+                hint="it was changed or cut: restore it, or write the dataset again",
             )
 
     def position(self) -> int:

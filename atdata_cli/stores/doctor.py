@@ -336,7 +336,7 @@ class _Folder(_Place):
         found = os.statvfs(there)
         free = f"{found.f_bavail * found.f_frsize / 2**30:,.1f} GiB free"
         if self.read_only and there != path:
-            raise NotFoundError("there is no such folder", url=self.url)
+            raise NotFoundError("there is no such folder", url=self.url, hint="check the path")
         return f"{'is there' if there == path else 'is made when something is written'}; {free}"
 
     def _sign(self) -> str:

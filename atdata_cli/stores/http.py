@@ -147,7 +147,7 @@ class HTTPStore(StoreBase):
         if answer is None:
             return None
         if answer.size is None:
-            raise AtdataError("the server does not tell its size", url=self.url(name))
+            raise AtdataError("the server does not tell its size", url=self.url(name), hint="download it first")
         return ObjectInfo(name, answer.size, answer.version)
 
     def look(self, name: str) -> Answer | None:

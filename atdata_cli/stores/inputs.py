@@ -137,7 +137,7 @@ class StoreFiles:
         if url != "-":
             return self._place(url).open(url)
         if sys.stdin.buffer.closed:
-            raise UsageError("standard input ('-') is named twice, and can be read once")
+            raise UsageError("standard input ('-') is named twice, and can be read once", hint="name '-' once")
         return sys.stdin.buffer
 
     def _place(self, url: str) -> _Place:
@@ -281,7 +281,7 @@ def _checked(path: str) -> str:
             return path
     except UnicodeEncodeError:
         pass
-    raise UsageError("no file can have this name", url=path)
+    raise UsageError("no file can have this name", url=path, hint="check the path")
 
 
 @contextlib.contextmanager
@@ -371,7 +371,7 @@ class _Remote:
         hidden: set[str] = set()
         listing = self._store.retry.run(lambda: find(self.fs, self._path(url), url))
         if not listing and self.info(url) is None:
-            raise NotFoundError("there is no such folder", url=url)
+            raise NotFoundError("there is no such folder", url=url, hint="check the path")
         for path, found in listing.items():
             name = self._name(path)
             if not name.startswith(below):
@@ -490,7 +490,11 @@ class _Plugin:
                 self.hidden += 1
 
     def glob(self, pattern: str) -> list[str]:
-        raise UsageError(f"patterns are not supported for '{scheme(pattern)}:' URLs", url=pattern)
+        raise UsageError(
+            f"patterns are not supported for '{scheme(pattern)}:' URLs",
+            url=pattern,
+            hint="name the files one by one, or in a list (--files-from)",
+        )
 
     def open(self, url: str) -> BinaryIO:
         store, name = self._open_store(url)

@@ -98,9 +98,13 @@ def _check(one: ResolvedShard, files: Files) -> None:
         raise from_os_error(error, url, doing="read") from error
     expected = one.shard.row.bytes if one.shard.row else None
     if size is not None and expected is not None and size != expected:
-        raise IntegrityError(f"it has {size:,} bytes, the manifest says {expected:,}", url=url)
+        raise IntegrityError(
+            f"it has {size:,} bytes, the manifest says {expected:,}",
+            url=url,
+            hint="restore it, or write the dataset again",
+        )
     if not is_header(block):
-        raise IntegrityError("it does not begin with a tar header", url=url)
+        raise IntegrityError("it does not begin with a tar header", url=url, hint="it is no shard, or damaged")
 
 
 def _open(one: ResolvedShard, files: Files) -> tuple[BinaryIO, int | None]:
@@ -149,7 +153,9 @@ def _unpack(unpacker: Any, data: bytes, stream: BinaryIO) -> bytes:
         try:
             block += unpacker.decompress(data, BLOCK)
         except (zlib.error, lzma.LZMAError, OSError) as error:
-            raise IntegrityError("the compressed data is damaged") from error
+            raise IntegrityError(
+                "the compressed data is damaged", hint="restore it, or write the dataset again"
+            ) from error
         data = stream.read(_CHUNK)
     return block[:BLOCK]
 

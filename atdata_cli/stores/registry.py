@@ -152,7 +152,11 @@ def open_store(url: str, options: StoreOptions | None = None) -> tuple[AbstractD
     refuse_unsafe(url)
     options = (options or StoreOptions()).at(url)
     if url in {"", "-"}:
-        raise UsageError("standard input and output are no stores" if url else "the URL is empty", url=url)
+        raise UsageError(
+            "standard input and output are no stores" if url else "the URL is empty",
+            url=url,
+            hint="name a path or a URL",
+        )
     kind = scheme(url)
     target = SCHEMES.get(kind)
     if target is not None:
@@ -184,7 +188,7 @@ def open_filesystem(url: str, options: StoreOptions | None = None) -> tuple[Any,
 def _local_store(target: str, url: str, options: StoreOptions) -> tuple[AbstractDataStore, str]:
     path = local_path(url)
     if not path:
-        raise UsageError("the path is empty", url=url)
+        raise UsageError("the path is empty", url=url, hint="name a path")
     root, name = os.path.split(path.rstrip("/"))
     cls = _load(target)
     if name in {"", ".", ".."}:  # the root folder, or a place that only the file system knows the name of
@@ -271,7 +275,11 @@ def _fsspec_filesystem(kind: str, url: str, options: StoreOptions) -> tuple[Any,
         try:
             fs = cls(**{**cls._get_kwargs_from_urls(url), **settings})
         except TypeError as error:
-            raise UsageError(f"the file system does not take these options: {error}", url=url) from error
+            raise UsageError(
+                f"the file system does not take these options: {error}",
+                url=url,
+                hint="see the documentation of the fsspec implementation for its options",
+            ) from error
         except ImportError as error:
             raise MissingPackageError(kind, PACKAGES.get(kind, kind), url=url) from error
         name = url_name(fs, url)

@@ -45,7 +45,9 @@ def chosen_shards(located: Located, split: str | None = None) -> Sequence[Shard]
     NotFoundError : it has no shards, or no such split.
     """
     if not located.shards:
-        raise NotFoundError("the dataset has no shards", url=located.url)
+        raise NotFoundError(
+            "the dataset has no shards", url=located.url, hint="name the folder or prefix that holds the shards"
+        )
     if split is None:
         return located.shards
     chosen = [shard for shard in located.shards if shard.split == split]

@@ -399,7 +399,11 @@ class S3DataStore(StoreBase):
     def read_urls(self, urls: Sequence[str]) -> Sequence[str]:
         """:meth:`read_url` of many, signed in one go."""
         if not 1 <= self.expires <= LONGEST_URL:
-            raise UsageError("a presigned URL is good for 1 second to 7 days", url=self.url(""))
+            raise UsageError(
+                "a presigned URL is good for 1 second to 7 days",
+                url=self.url(""),
+                hint="choose --expires between 1s and 7d",
+            )
         objects = [self._where(self._name(url)) for url in urls]
         with translated(urls[0] if len(urls) == 1 else self.url(""), doing="sign a URL for"):
             return cast(list[str], self._sync(s3_sign.presign(self.fs.s3, objects, int(self.expires))))
