@@ -212,25 +212,21 @@ def _repacked(setting: Setting, ready: str, count: str = "2000") -> tuple[list[C
 @contextmanager
 def jobs_rows(setting: Setting) -> Iterator[Contest]:
     """Two processes against one, rows."""
-    source = str(corpora.rows_file(setting.work))
-    yield Contest(f"{corpora.ROWS:,} JSON lines, by jobs", *_by_jobs(setting, source))
+    source = str(corpora.rows_file(setting.work, corpora.MANY_ROWS))
+    yield Contest(f"{corpora.MANY_ROWS:,} JSON lines, by jobs", *_by_jobs(setting, source))
 
 
 @contextmanager
 def jobs_images(setting: Setting) -> Iterator[Contest]:
     """Two processes against one, files."""
-    source = str(corpora.some_images_folder(setting.work))
-    yield Contest(f"{corpora.SOME_IMAGES:,} images with JSON, by jobs", *_by_jobs(setting, source))
+    source = str(corpora.images_folder(setting.work))
+    yield Contest(f"{corpora.IMAGES:,} images with JSON, by jobs", *_by_jobs(setting, source))
 
 
 def _by_jobs(setting: Setting, source: str) -> tuple[list[Contender], Place]:
     contenders = [
-        Contender("atdata-cli -j 2", lambda out: [OURS, "write", "-j", "2", source, f"{out}/x", "--max-count", "1000"]),
-        Contender(
-            "atdata-cli -j 1",
-            lambda out: [OURS, "write", "-j", "1", source, f"{out}/x", "--max-count", "1000"],
-            slower=1.7,
-        ),
+        Contender("atdata-cli -j 2", lambda out: [OURS, "write", "-j", "2", source, f"{out}/x"]),
+        Contender("atdata-cli -j 1", lambda out: [OURS, "write", "-j", "1", source, f"{out}/x"], slower=1.7),
     ]
     return contenders, partial(_folder, setting.work)
 
