@@ -18,12 +18,14 @@ from atdata_cli.shards.plan import Limits
 from atdata_cli.shards.protocols import ShardSink
 from atdata_cli.shards.stream import Pipeline, ShardStream, Stored
 from atdata_cli.shards.writer import TarCounter, TarWriter, member_bytes
-from atdata_cli.sources.base import Sample, Value, size_of
+from atdata_cli.sources.base import Sample, Value, content, size_of
 
 __all__ = ["FinishedShard", "ShardWriter", "Target", "sample_bytes"]
 
-# Packed samples that came as bytes are decoded for their statistics in batches of this many.
+# Packed samples that came as files are decoded for their statistics in batches of this many, or of so many bytes.
 _OBSERVE_BATCH = 1000
+_OBSERVE_BYTES = 8 << 20
+_PACKED_MOST = 64 << 20  # bytes of one: a byte can become 72 bytes of objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class _OpenShard:
     packed: dict[str, FieldStats] | None = field(default_factory=dict)
     members: dict[str, MemberStats] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
+    pending_bytes: int = 0
 
     def note(self, first_key: str, last_key: str, samples: int) -> None:
         if not self.samples:
@@ -102,10 +105,11 @@ class _OpenShard:
             seen.observe(size_of(value))
         if self.packed is None:
             return
-        name, value = fields[0]
-        if len(fields) == 1 and name == "msgpack" and isinstance(value, bytes):
+        value = fields[0][1]
+        if _is_packed(fields) and isinstance(value, bytes):
             self.pending.append(value)
-            if len(self.pending) >= _OBSERVE_BATCH:
+            self.pending_bytes += len(value)
+            if len(self.pending) >= _OBSERVE_BATCH or self.pending_bytes >= _OBSERVE_BYTES:
                 self.observe_pending()
         else:
             self.packed = None
@@ -113,7 +117,7 @@ class _OpenShard:
 
     def observe_pending(self) -> None:
         """Decode the packed samples that came as bytes; one that is no map makes the shard one of plain files."""
-        pending, self.pending = self.pending, []
+        pending, self.pending, self.pending_bytes = self.pending, [], 0
         if self.packed is None or not pending:
             return
         rows = unpack_rows(pending)
@@ -163,6 +167,16 @@ class _OpenShard:
         return FinishedShard(
             self.row(stored), self.index, tar.payload, archive_bytes(tar.members), self.packed, self.members, how
         )
+
+
+def _is_packed(fields: Sequence[tuple[str, Value]]) -> bool:
+    return len(fields) == 1 and fields[0][0] == "msgpack"
+
+
+def _read(fields: list[tuple[str, Value]]) -> list[tuple[str, Value]]:
+    """A sample that is to be decoded, read; as it is if it has changed, which is found when it is written."""
+    read: list[tuple[str, Value]] = [(name, content(value)) for name, value in fields]
+    return read if size_of(read[0][1]) == size_of(fields[0][1]) else fields
 
 
 class ShardWriter:
@@ -273,6 +287,8 @@ class ShardWriter:
             if not self._limits.takes(self._open.samples, members):
                 self.finish_shard()
         shard = self._current()
+        if shard.packed is not None and _is_packed(fields) and size_of(fields[0][1]) <= _PACKED_MOST:
+            fields = _read(fields)
         for name, value in fields:
             shard.tar.add(f"{sample.key}.{name}", value)
         shard.note(sample.key, sample.key, 1)

@@ -64,6 +64,10 @@ def content(value: Value) -> bytes:
     """All bytes of a value; a blob is read whole."""
     if isinstance(value, bytes):
         return value
+    if isinstance(value, WholeBlob):
+        data = bytearray(size_of(value))
+        if value.readinto(memoryview(data)):
+            return bytes(data)
     with value.open() as reader:
         return reader.read()
 

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,6 +185,30 @@ def make_tars(folder: Path) -> list[Path]:
     return names
 
 
+def make_packed_tars(folder: Path, *, odd: bool = False) -> list[Path]:
+    """Samples of one msgpack map each: small ones, large ones, and maybe one that is no map."""
+    rows = random_rows(150)
+    rows[70]["text"] = "x" * 300_000
+    names = []
+    for part in range(2):
+        name = folder / f"{part}.tar"
+        names.append(name)
+        with tarfile.open(name, "w") as archive:
+            for n, row in enumerate(rows[part * 75 : part * 75 + 75]):
+                data = msgpack.packb([1] if odd and (part, n) == (1, 40) else row)
+                info = tarfile.TarInfo(f"{part}{n:02d}.msgpack")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return names
+
+
+def make_packed_files(folder: Path) -> list[Path]:
+    (folder / "p").mkdir()
+    for n, row in enumerate(random_rows(100)):
+        (folder / "p" / f"{n:03d}.msgpack").write_bytes(msgpack.packb(row))
+    return [folder / "p"]
+
+
 SKIP: dict[str, Any] = {"on_error": "skip"}
 SPLIT: dict[str, Any] = {"split": "train=0.7,val=0.3"}
 SHUFFLE: dict[str, Any] = {"shuffle": True, "seed": 3}
@@ -234,6 +259,11 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "shuffled rows": (make_rows, {}, {"max_count": 100, **SHUFFLE}),
     "shuffled tars": (make_tars, {}, {"max_count": 40, **SHUFFLE, **SKIP}),
     "tars": (make_tars, {}, {"max_count": 40}),
+    "packed tars": (make_packed_tars, {}, {"max_count": 40}),
+    "packed tars, one of which is not": (lambda folder: make_packed_tars(folder, odd=True), {}, {"max_count": 40}),
+    "shuffled packed tars": (make_packed_tars, {}, {"max_count": 40, **SHUFFLE}),
+    "packed tars by size in splits": (make_packed_tars, {}, {"max_size": 400_000, **SPLIT}),
+    "packed files": (make_packed_files, {}, {"max_count": 40}),
     "tars skipping": (make_tars, {}, {"max_count": 40, **SKIP}),
     "tars by size in splits": (make_tars, {}, {"max_size": 50_000, **SPLIT, **SKIP}),
 }
@@ -278,3 +308,12 @@ def test_nothing_stays_of_splits_that_failed(tmp_path: Path, processes: Executor
     with pytest.raises(DataError, match="changed while it was read"):
         write(source, LocalStore(tmp_path), "out", options, workers=workers)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [make_packed_tars, make_packed_files])
+def test_packed_samples_keep_their_schema(make: Any, tmp_path: Path) -> None:
+    """Whatever they come from and however large they are: what is in them stands in the manifest."""
+    made, _, _ = outcome(tmp_path, make(tmp_path), ReadOptions(), WriteOptions(name="d"), None)
+    manifest = json.loads(made["out/manifest.json"])
+    assert manifest["encoding"] == "msgpack"
+    assert manifest["fields"].keys() == {"n", "text", "x", "who", "l"}
