@@ -493,6 +493,12 @@ class Destination:
 
         self.clean(of)
 
+    def sweep(self, held: Held) -> None:
+        """Remove what a run noted of its shards when another one of its job had finished, and tidied up, already."""
+        notes = [self.name(name) for name in held.names if name.startswith(f"{self._shards}/")]
+        if notes and self.marked() is None:
+            self.store.delete_many(notes)
+
     def clean(self, of: Callable[[str], bool]) -> None:
         """Remove temporary files and unfinished uploads of marks, and of the names for which *of* is true."""
 

@@ -302,6 +302,7 @@ def write(
     if held.kind == "finished" and held.root is not None and not dry_run:
         # Also without a mark: of runs at the same time one may be killed when another one has tidied up already.
         destination.tidy(held.root)
+        destination.sweep(held)
     if held.over and held.root is not None and not dry_run:
         destination.finish(held.root)
     if held.kind != "nothing" and if_exists == "fail":

@@ -487,6 +487,10 @@ def test_marks_that_outlive_their_job_stop_nobody(tmp_path: Path, split: bool) -
     assert tree(tmp_path / "out") == whole
     assert not (tmp_path / "out" / ".atdata").exists()
     killed_late()
+    (tmp_path / "out" / ".atdata" / "job.json").unlink()  # as if its twin had tidied up before its last notes
+    assert write(opened(path), store, "out", options).status == "unchanged"
+    assert tree(tmp_path / "out") == whole
+    killed_late()
     lines(path, 14)
     assert update(opened(path), store, options).status == "written"  # another job, as the input has another size
     assert not [name for name in tree(tmp_path / "out") if name.startswith(".")]
