@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,8 @@ def inspect(
         if checked is None and (html is None or json):
             _print_dataset(output, info, found.entry)
     if checked is not None and checked.problems:
-        raise typer.Exit(ExitCode.INTEGRITY)
+        # What could not be read is not wrong for that: tell why, as any command does.
+        raise checked.failure or typer.Exit(ExitCode.INTEGRITY)
 
 
 def _verify(output: Output, located: Located, files: Files, jobs: int | None) -> VerifyReport:
@@ -282,8 +283,11 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _document(info: DatasetInfo) -> dict[str, Any]:
-    document = asdict(info)
+    # Not copied: an example may be a part of an open file.
+    document = {part.name: getattr(info, part.name) for part in fields(info)}
     document["url"] = redact(info.url)
+    document["shards"] = [asdict(shard) for shard in info.shards]
+    document["fields"] = {name: dict(known) for name, known in info.fields.items()}
     for name, known in document["fields"].items():
         if "example" in known:
             known["example"] = (as_json if info.encoding == "msgpack" else partial(as_member_json, name))(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from atdata_cli.errors import AtdataError
 from atdata_cli.shards.manifest import ShardRow
 
 __all__ = [
@@ -169,6 +170,7 @@ class ShardResult:
     problems : the first ones; ``omitted`` counts the others.
     samples, bytes : samples seen, bytes read as stored.
     sets : the combinations of fields, if there is no manifest to say what they should be.
+    failure : why it could not be read, or not to its end.
     """
 
     shard: int
@@ -177,6 +179,7 @@ class ShardResult:
     samples: int = 0
     bytes: int = 0
     sets: dict[tuple[str, ...], FieldSet] = field(default_factory=dict)
+    failure: AtdataError | None = None
 
 
 Message = Tick | KeyBatch | ShardResult

@@ -154,6 +154,10 @@ class _ShardCheck:
         else:
             self._result.omitted += 1
 
+    def _unreadable(self, error: AtdataError, offset: int | None) -> None:
+        self._problem("unreadable", None, offset, error.message)
+        self._result.failure = error
+
     # --- the file ---
 
     def run(self, files: Files) -> ShardResult:
@@ -163,8 +167,11 @@ class _ShardCheck:
         except NotFoundError as error:
             self._problem("missing-shard", None, None, error.message)
             return self._result
-        except (AtdataError, OSError) as error:
-            self._problem("unreadable", None, None, str(error))
+        except AtdataError as error:
+            self._unreadable(error, None)
+            return self._result
+        except OSError as error:
+            self._unreadable(from_os_error(error, task.url, doing="read"), None)
             return self._result
         with contextlib.closing(stream):
             self._check_content(stream)
@@ -184,13 +191,14 @@ class _ShardCheck:
             self._problem("compression", None, reader.position() if reader else 0, error.message)
         except AtdataError as error:
             self._intact = False
-            self._problem("unreadable", None, reader.position() if reader else None, error.message)
+            self._unreadable(error, reader.position() if reader else None)
         self._end_sample()
         self._look_at_samples()
         self._rows.finish()
         if self._rules.expected is None:
             self._result.sets = self._rules.sets
-        self._check_counts()
+        if self._result.failure is None:
+            self._check_counts()
 
     def _open(self, stream: _Hashed) -> TarReader:
         url = self._task.url
@@ -207,7 +215,7 @@ class _ShardCheck:
         try:
             digest = stream.drain()
         except AtdataError as error:
-            self._problem("unreadable", None, None, error.message)
+            self._unreadable(error, None)
             return
         row = self._task.row
         if row is None:

@@ -64,12 +64,14 @@ class VerifyReport:
     problems : in order of shard and offset; those of a shard or dataset as a whole come first. If there are more
         than anybody reads (100,000; 10,000 of one shard), a last one of kind ``more`` says how many.
     shards, samples, bytes : what was read; bytes as stored.
+    failure : why a shard could not be read, if nothing is wrong with what could: then nobody knows of the rest.
     """
 
     problems: Sequence[Problem]
     shards: int
     samples: int
     bytes: int
+    failure: AtdataError | None = None
 
 
 def verify(
@@ -116,7 +118,8 @@ def _report(located: Located, findings: _Findings, problems: list[Problem]) -> V
     del problems[_MOST_PROBLEMS:]
     if omitted:
         problems.append(Problem("more", located.url, None, None, f"{omitted} more problems are not listed"))
-    return VerifyReport(tuple(problems), findings.shards, findings.samples, findings.bytes)
+    failure = findings.failure if all(problem.kind == "unreadable" for problem in problems) else None
+    return VerifyReport(tuple(problems), findings.shards, findings.samples, findings.bytes, failure)
 
 
 # --- running ---
@@ -181,6 +184,7 @@ class _Findings:
         self._keys = KeyLog(series)
         self._sets: dict[str, dict[tuple[str, ...], list[tuple[int, FieldSet]]]] = defaultdict(dict)
         self.omitted = self.shards = self.samples = self.bytes = 0
+        self.failure: AtdataError | None = None
 
     def close(self) -> None:
         self._keys.close()
@@ -202,6 +206,7 @@ class _Findings:
         self.shards += 1
         self._list(result.problems)
         self.omitted += result.omitted
+        self.failure = self.failure or result.failure
         sets = self._sets[self._series[result.shard]]
         for fields, seen in result.sets.items():
             if fields in sets or len(sets) < _MOST_SETS:

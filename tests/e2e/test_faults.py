@@ -207,3 +207,29 @@ def test_a_server_that_stops_to_read(cli, source, env, proxy, store, s3_bucket):
     assert ran.code == 0, ran.err
     assert len(proxy.requests("PUT", "shard-000000.tar")) == 2
     assert cli("inspect", target, "--verify", env=env).code == 0
+
+
+@pytest.mark.parametrize(("status", "code", "exit_code"), [(503, "SlowDown", 5), (403, "AccessDenied", 4)])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_shards_that_cannot_be_read_are_not_called_wrong(
+    cli, source, env, s3_env, proxy, s3_bucket, status, code, exit_code, jobs
+):
+    place = f"s3://{s3_bucket}/p"
+    assert cli("write", source, place, *ARGUMENTS, env=s3_env).code == 0
+    proxy.when(Status(status, code), method="GET", contains="shard-000001", times=100)
+    ran = cli("inspect", place, "--verify", "--retries", "0", "-j", jobs, env=env)
+    assert ran.code == exit_code, ran.err
+    assert [line.split(":")[0] for line in ran.lines] == ["unreadable"]
+    document = cli("inspect", place, "--verify", "--retries", "0", "-j", jobs, "--json", env=env)
+    assert (document.code, len(document.document["problems"])) == (exit_code, 1)
+
+
+def test_large_members_of_others_shards_as_json(cli, source, s3_env, store, s3_bucket):
+    """Without a manifest the example of a field is a part of an open object."""
+    place = f"s3://{s3_bucket}/p"
+    assert cli("write", source, place, *ARGUMENTS, env=s3_env).code == 0
+    for known in (True, False):
+        described = cli("inspect", place, "--json", env=s3_env).document["fields"]["bin"]
+        assert (described["samples"], described["size"]) == (18, [MIB, MIB])
+        if known:
+            store.delete("p/manifest.json")
