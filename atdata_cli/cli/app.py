@@ -142,11 +142,16 @@ _STOPPED = {
 }
 
 
+_GOING_ON = {"write", "copy", "publish", "commit"}
+
+
 def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
     code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     stopped = next((exit_code for exit_code in _STOPPED if exit_code == code), None)
     if stopped is not None:
-        error = AtdataError(_STOPPED[stopped], hint="run the same command again: it goes on where this one was")
+        goes_on = not _GOING_ON.isdisjoint(sys.argv[1:2])
+        hint = "run the same command again: it goes on where this one was" if goes_on else None
+        error = AtdataError(_STOPPED[stopped], hint=hint)
         error.exit_code = stopped
         error.code = error.message
         print_error(error, as_json=as_json)

@@ -269,7 +269,7 @@ def _plain(info: DatasetInfo, entry: Entry | None) -> Iterator[str]:
 def key_range(shard: ShardInfo) -> str:
     """First and last key of a shard."""
     first, last = _middle_cut(printable(shard.first_key)), _middle_cut(printable(shard.last_key))
-    return first if first == last else f"{first} … {last}"
+    return first if first == last or not last else f"{first} … {last}"
 
 
 def _middle_cut(key: str) -> str:

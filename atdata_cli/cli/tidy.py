@@ -97,7 +97,7 @@ def _abandon(output: Output, dest: str, *, dry_run: bool) -> None:
     size = human_bytes(sum(blob.size for blob in uploads.deleted))
     _tell(output, urls, f"{count(len(urls), 'blob')}, {size}", dry_run=dry_run)
     if uploads.kept:
-        output.say(f"{count(uploads.kept, 'blob')} stay: other records hold them")
+        output.say(f"other records hold {count(uploads.kept, 'blob')}: kept")
 
 
 def _tell_removed(output: Output, destination: Destination, names: Sequence[str], *, dry_run: bool) -> None:

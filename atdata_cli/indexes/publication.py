@@ -23,6 +23,7 @@ from atdata_cli.shards.transfer import TransferProgress
 from atdata_cli.sources.base import content
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.registry import open_store
+from atdata_cli.words import count
 
 if TYPE_CHECKING:
     from atdata_cli.stores.s3 import S3DataStore
@@ -80,9 +81,9 @@ def prepare(
         check_places([shard.url for shard in shards], endpoint, allow_local_url=bool(said.get("allow_local_url")))
     if located.manifest is None and not verify:
         raise IntegrityError(
-            "nobody has checked these shards: they have no manifest",
+            "nobody has checked these shards: no manifest was named with them",
             url=located.url,
-            hint="--verify reads every byte, and publishes what it finds",
+            hint="name the folder of their manifest.json; or --verify reads every byte, and publishes what it finds",
         )
     if verify:
         _verify(located, files, jobs, progress)
@@ -206,10 +207,12 @@ def _verify(located: Located, files: StoreFiles, jobs: int | None, progress: Tra
     from atdata_cli.shards.verify import verify
 
     report = verify(located, files, jobs=jobs, progress=progress)
+    if report.failure is not None:
+        raise report.failure
     if report.problems:
         first = report.problems[0]
         raise IntegrityError(
-            f"{len(report.problems)} problems, first: {first.detail}",
+            f"{count(len(report.problems), 'problem')}, first: {first.detail}",
             url=first.shard,
             hint="inspect --verify lists them all; nothing was published",
         )

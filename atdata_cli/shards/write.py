@@ -306,7 +306,10 @@ def write(
     if held.over and held.root is not None and not dry_run:
         destination.finish(held.root)
     if held.kind != "nothing" and if_exists == "fail":
-        what = "another dataset" if held.kind == "other" else f"the same dataset, {held.kind}"
+        known = held.kind != "other" and source.rewindable  # a stream may be anything
+        what = (
+            f"the same dataset, {held.kind}" if known else "a dataset" if not source.rewindable else "another dataset"
+        )
         raise OccupiedError(f"it holds {what}", url=destination.url, hint="leave out --if-exists fail")
     if held.kind == "other" and if_exists != "update":
         raise destination.refusal(held)
