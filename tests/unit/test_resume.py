@@ -529,3 +529,17 @@ def test_readers_of_splits_see_all_of_an_update_or_nothing(tmp_path: Path) -> No
         f"out/{row['manifest']}" for row in root["splits"].values()
     )
     assert len(keys(tmp_path / "out")) > 0
+
+
+def test_a_store_that_ignores_conditions_is_told_of(tmp_path: Path) -> None:
+    """As some S3 servers do: nothing keeps two runs apart there, and whoever runs one has to know."""
+
+    class Careless(LocalStore):
+        def put_if_absent(self, name: str, data: bytes) -> bool:
+            self.put(name, data)
+            return True
+
+    path = lines(tmp_path / "rows.jsonl")
+    told = write(opened(path), Careless(tmp_path / "a"), "out", OPTIONS).warnings
+    assert [warning for warning in told if "ignores the condition that keeps runs apart" in warning]
+    assert not write(opened(path), LocalStore(tmp_path / "b"), "out", OPTIONS).warnings
