@@ -65,7 +65,6 @@ $(PEERS)/.installed: tests/benchmarks/environment.py
 	$(PYTHON) tests/benchmarks/environment.py $(PEERS)
 	touch $@
 
-# Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
 # The wheel, as pip, pipx and uv install it for every Python at hand; the dependencies' oldest and newest releases.
 packages ranges: $(STAMP)
 	$(BIN)/python -m tests.packages $(subst packages,installs,$@)
@@ -83,6 +82,7 @@ lock: $(STAMP)
 picture: $(STAMP) demo
 	$(BIN)/python -m tests.demo.picture demo-out/data docs/terminal.svg
 
+# Some 25 minutes and 20 GB of disk; `$(BIN)/python -m tests.benchmarks --only NAME` runs one contest.
 bench: $(STAMP) $(REFERENCE)/.installed $(PEERS)/.installed $(PDS)/.installed
 	$(BIN)/python -m tests.benchmarks --results tests/benchmarks/RESULTS.md
 

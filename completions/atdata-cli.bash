@@ -54,6 +54,28 @@ _atdata_cli_places() {
     [[ $1 == *:* || $1 == @* ]] || _atdata_cli_files -f "$1"
 }
 
+# Names in the local index, and the beginning of a new one.
+_atdata_cli_names() {
+    local IFS=$'\n'
+    _atdata_cli_offer "$1" $(_atdata_cli_known @ | grep '^@') @local/
+}
+
+# Whether there is an operand before the word: the line up to there, and the options that take a value.
+_atdata_cli_has_operand() {
+    local words one value='' takes=" ${*:2} "
+    read -ra words <<< "$1"
+    for one in "${words[@]:2}"; do
+        if [[ $value ]]; then
+            value=
+        elif [[ $takes == *" $one "* ]]; then
+            value=1
+        elif [[ $one != -* ]]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
 _atdata_cli() {
     COMPREPLY=()
     local REPLY word previous command=${COMP_WORDS[1]} options
@@ -167,11 +189,11 @@ _atdata_cli() {
                     return
                     ;;
                 --engine)
-                    :
+                    _atdata_cli_offer "$word" local dask://
                     return
                     ;;
                 --part)
-                    :
+                    _atdata_cli_offer "$word" auto 1/2 1/4 1/8
                     return
                     ;;
                 --if-exists)
@@ -831,8 +853,8 @@ _atdata_cli() {
         inspect) _atdata_cli_places "$word" ;;
         resolve) _atdata_cli_places "$word" ;;
         copy) _atdata_cli_places "$word" ;;
-        publish) _atdata_cli_places "$word" ;;
-        unpublish) _atdata_cli_places "$word" ;;
+        publish) if _atdata_cli_has_operand "$before" --description --tag --license --metadata --schema --split -j --jobs --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --color --config; then _atdata_cli_names "$word"; else _atdata_cli_places "$word"; fi ;;
+        unpublish) _atdata_cli_names "$word" ;;
         prune) _atdata_cli_places "$word" ;;
         abort) _atdata_cli_places "$word" ;;
         doctor) _atdata_cli_places "$word" ;;

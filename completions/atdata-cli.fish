@@ -24,6 +24,29 @@ function __atdata_cli_places -d 'Schemes, datasets of the local index, named sto
     string match -q -r '^@|:' -- $word; or __fish_complete_path $word
 end
 
+function __atdata_cli_names -d 'Names in the local index, and the beginning of a new one'
+    set -l index (test -n "$ATDATA_INDEX"; and echo $ATDATA_INDEX; or echo ~/.atdata/index.db)
+    if test -f $index; and type -q sqlite3
+        sqlite3 -readonly $index "SELECT DISTINCT '@local/' || name FROM labels ORDER BY 1 LIMIT 500" 2>/dev/null
+    end
+    echo @local/
+end
+
+function __atdata_cli_has_operand -d 'Whether there is an operand before the word; the arguments are options that take a value'
+    set -l words (commandline -opc)
+    set -l value
+    for word in $words[3..]
+        if test -n "$value"
+            set value
+        else if contains -- $word $argv
+            set value 1
+        else if not string match -q -- '-*' $word
+            return 0
+        end
+    end
+    return 1
+end
+
 complete -c atdata-cli -n __atdata_cli_begins -f
 complete -c atdata-cli -n __atdata_cli_begins -l version -d 'Print the version and exit.'
 complete -c atdata-cli -n __atdata_cli_begins -l help -d 'Show this message and exit.'
@@ -33,8 +56,8 @@ complete -c atdata-cli -n '__atdata_cli_is write' -l from -x -a 'files tar jsonl
 complete -c atdata-cli -n '__atdata_cli_is write' -l name -x -d 'The dataset\'s name; default the first SOURCE\'s.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l max-count -x -d 'Samples a shard at most; default 10000.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l max-size -x -a '256M 512M 1G 2G' -d 'Tar bytes a shard at most: 512M, 1GB; default 1G.'
-complete -c atdata-cli -n '__atdata_cli_is write' -l shards -x -d 'Make N shards, even to one sample.'
-complete -c atdata-cli -n '__atdata_cli_is write' -l shards-multiple-of -x -d 'Make a multiple of N even shards.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l shards -x -d 'Make N shards, even to one sample; with --split, N for each split.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l shards-multiple-of -x -d 'Make a multiple of N even shards; with --split, for each split.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l key -x -d 'Keys of rows: a field, or a template such as \'{stem}-{row}\'.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l fields -x -d 'Keep these fields only.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l encoding -x -a 'files msgpack' -d 'One member a field, or one msgpack map a sample; default by the source.'
@@ -54,8 +77,8 @@ complete -c atdata-cli -n '__atdata_cli_is write' -l shuffle -d 'Write all sampl
 complete -c atdata-cli -n '__atdata_cli_is write' -l seed -x -d 'Which random order --shuffle gives; default 0.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l compress -x -a 'gz' -d 'Compress the shards.'
 complete -c atdata-cli -n '__atdata_cli_is write' -s j -l jobs -x -d 'Processes; default the cores.'
-complete -c atdata-cli -n '__atdata_cli_is write' -l engine -x -d 'Who makes the shards: local, or dask://HOST:PORT.'
-complete -c atdata-cli -n '__atdata_cli_is write' -l part -x -d 'Write one of N parts; auto: as SLURM or CI says; NAME: a part with its own input. See commit.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l engine -x -a 'local dask://' -d 'Who makes the shards: local, or dask://HOST:PORT.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l part -x -a 'auto 1/2 1/4 1/8' -d 'Write one of N parts; auto: as SLURM or CI says; NAME: a part with its own input. See commit.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l if-exists -x -a 'resume update fail' -d 'What DEST holds: finish the same dataset and refuse others, replace what changed, or refuse everything.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l prune -d 'Delete shards that the new manifest no longer names; their readers fail.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l exit-unchanged -d 'Exit 9, not 0, if there is nothing to do.'
@@ -186,7 +209,8 @@ complete -c atdata-cli -n '__atdata_cli_is copy' -l config -r -F -d 'Read FILE i
 complete -c atdata-cli -n '__atdata_cli_is copy' -l json-events -d 'Tell progress, messages and errors as JSON, one object a line, on stderr.'
 complete -c atdata-cli -n '__atdata_cli_is copy' -s h -l help -d 'Show this message and exit.'
 complete -c atdata-cli -n __atdata_cli_begins -a publish -d 'Put a dataset into an index under a name.'
-complete -c atdata-cli -n '__atdata_cli_is publish' -f -a '(__atdata_cli_places)'
+complete -c atdata-cli -n '__atdata_cli_is publish; and not __atdata_cli_has_operand --description --tag --license --metadata --schema --split -j --jobs --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --color --config' -f -a '(__atdata_cli_places)'
+complete -c atdata-cli -n '__atdata_cli_is publish; and __atdata_cli_has_operand --description --tag --license --metadata --schema --split -j --jobs --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --color --config' -f -a '(__atdata_cli_names)'
 complete -c atdata-cli -n '__atdata_cli_is publish' -l description -x -d 'What it is; \'\' takes an old one away.'
 complete -c atdata-cli -n '__atdata_cli_is publish' -l tag -x -d 'A word to find it by; repeatable.'
 complete -c atdata-cli -n '__atdata_cli_is publish' -l license -x -d 'Its license: an SPDX identifier (MIT, CC-BY-4.0) or URL.'
@@ -216,7 +240,7 @@ complete -c atdata-cli -n '__atdata_cli_is publish' -l config -r -F -d 'Read FIL
 complete -c atdata-cli -n '__atdata_cli_is publish' -l json-events -d 'Tell progress, messages and errors as JSON, one object a line, on stderr.'
 complete -c atdata-cli -n '__atdata_cli_is publish' -s h -l help -d 'Show this message and exit.'
 complete -c atdata-cli -n __atdata_cli_begins -a unpublish -d 'Take a name out of an index.'
-complete -c atdata-cli -n '__atdata_cli_is unpublish' -f -a '(__atdata_cli_places)'
+complete -c atdata-cli -n '__atdata_cli_is unpublish' -f -a '(__atdata_cli_names)'
 complete -c atdata-cli -n '__atdata_cli_is unpublish' -s y -l yes -d 'Do not ask.'
 complete -c atdata-cli -n '__atdata_cli_is unpublish' -l index -r -F -d 'The local index; default ATDATA_INDEX, else ~/.atdata/index.db.'
 complete -c atdata-cli -n '__atdata_cli_is unpublish' -l retries -x -d 'Repeat a request N times if it fails for the moment; default 6.'

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from man.catalog import Argument, Option, commands, root
+from man.catalog import Argument, Command, Option, commands, root
 
 HERE = Path(__file__).parent
 
@@ -19,13 +19,16 @@ SCHEMES = ("s3://", "https://", "file:///", "gs://", "az://", "hf://", "sftp://"
 
 _FILES = {"FILE", "SOURCE... DEST"}
 _FOLDERS = {"DIR"}
-_PLACES = {"REF", "DEST", "URL", "TARGET", "SOURCE... DEST"}
+_PLACES = {"REF", "DEST", "URL", "SOURCE... DEST"}
+_NAMES = {"TARGET"}
 _VALUES = {
     # Values that are not choices for the parser, because there are more.
     "from": ("files", "tar", "jsonl", "csv", "tsv", "parquet", "arrow", "msgpack"),
     "max-size": ("256M", "512M", "1G", "2G"),
     "expires": ("15m", "1h", "12h", "7d"),
     "split": (),
+    "engine": ("local", "dask://"),
+    "part": ("auto", "1/2", "1/4", "1/8"),
 }
 
 
@@ -57,6 +60,11 @@ def _read(path: Path) -> str | None:
 def values(option: Option) -> tuple[str, ...]:
     """What can be said of the values of an option."""
     return option.choices or _VALUES.get(option.long, ())
+
+
+def places_of(arguments: Sequence[Argument]) -> tuple[bool, bool]:
+    """Whether a command's operands are places, and whether the last one is a name in an index."""
+    return any(one.name in _PLACES for one in arguments), any(one.name in _NAMES for one in arguments)
 
 
 def kind(option: Option) -> str:
@@ -128,6 +136,28 @@ _atdata_cli_places() {
     [[ $1 == *:* || $1 == @* ]] || _atdata_cli_files -f "$1"
 }
 
+# Names in the local index, and the beginning of a new one.
+_atdata_cli_names() {
+    local IFS=$'\n'
+    _atdata_cli_offer "$1" $(_atdata_cli_known @ | grep '^@') @local/
+}
+
+# Whether there is an operand before the word: the line up to there, and the options that take a value.
+_atdata_cli_has_operand() {
+    local words one value='' takes=" ${*:2} "
+    read -ra words <<< "$1"
+    for one in "${words[@]:2}"; do
+        if [[ $value ]]; then
+            value=
+        elif [[ $takes == *" $one "* ]]; then
+            value=1
+        elif [[ $one != -* ]]; then
+            return 0
+        fi
+    done
+    return 1
+}
+
 _atdata_cli() {
     COMPREPLY=()
     local REPLY word previous command=${COMP_WORDS[1]} options
@@ -172,7 +202,7 @@ def _bash() -> Iterator[str]:
     yield _BASH_TAIL
     yield "    case $command in\n"
     for command in every:
-        action = _bash_operands(command.arguments)
+        action = _bash_operands(command)
         if action:
             yield f"        {command.name}) {action} ;;\n"
     yield "    esac\n}\n\ncomplete -F _atdata_cli atdata-cli\n"
@@ -194,8 +224,17 @@ def _bash_value(option: Option) -> Iterator[str]:
         yield "                    return\n                    ;;\n"
 
 
-def _bash_operands(arguments: Sequence[Argument]) -> str:
-    return '_atdata_cli_places "$word"' if any(one.name in _PLACES for one in arguments) else ""
+def _bash_operands(command: Command) -> str:
+    places, names = places_of(command.arguments)
+    if places and names:
+        had = f'_atdata_cli_has_operand "$before" {" ".join(_with_value(command.options))}'
+        return f'if {had}; then _atdata_cli_names "$word"; else _atdata_cli_places "$word"; fi'
+    return '_atdata_cli_places "$word"' if places else '_atdata_cli_names "$word"' if names else ""
+
+
+def _with_value(options: Sequence[Option]) -> list[str]:
+    """Names of the options that take a value, which is no operand."""
+    return _all_names([option for option in options if kind(option) != "flag"])
 
 
 # -- zsh
@@ -217,6 +256,17 @@ _atdata_cli_places() {
     (( $#known )) && compadd -S '' -a known && ret=0
     [[ -n $PREFIX ]] && compadd -S '' -- %SCHEMES% && ret=0
     [[ $PREFIX == *:* || $PREFIX == @* ]] || { _files && ret=0 }
+    return ret
+}
+
+# Names in the local index, and the beginning of a new one.
+_atdata_cli_names() {
+    local index=${ATDATA_INDEX:-$HOME/.atdata/index.db} ret=1
+    if [[ -f $index ]] && (( $+commands[sqlite3] )); then
+        local -a names=(${(f)"$(sqlite3 -readonly $index "SELECT DISTINCT '@local/' || name FROM labels ORDER BY 1 LIMIT 500" 2>/dev/null)"})
+        (( $#names )) && compadd -a names && ret=0
+    fi
+    compadd -S '' -- @local/ && ret=0
     return ret
 }
 
@@ -254,7 +304,7 @@ def _zsh_text(words: str) -> str:
 
 def _zsh_option(option: Option) -> Iterator[str]:
     action = {
-        "values": f":{_zsh_text(option.value or '')}:({' '.join(values(option))})",
+        "values": f":{_zsh_text(option.value or '')}:({' '.join(map(_zsh_text, values(option)))})",
         "file": f":{_zsh_text(option.value or '')}:_files",
         "folder": f":{_zsh_text(option.value or '')}:_files -/",
         "any": f":{_zsh_text(option.value or '')}: ",
@@ -268,7 +318,8 @@ def _zsh_option(option: Option) -> Iterator[str]:
 
 def _zsh_operand(argument: Argument, number: int) -> str:
     where = "*" if argument.many else str(number)
-    action = "_atdata_cli_places" if argument.name in _PLACES else " "
+    places, names = places_of([argument])
+    action = "_atdata_cli_places" if places else "_atdata_cli_names" if names else " "
     optional = "" if argument.required or argument.many else ":"
     return f"'{where}:{optional}{_zsh_text(argument.name)}:{action}'"
 
@@ -301,6 +352,29 @@ function __atdata_cli_places -d 'Schemes, datasets of the local index, named sto
     string match -q -r '^@|:' -- $word; or __fish_complete_path $word
 end
 
+function __atdata_cli_names -d 'Names in the local index, and the beginning of a new one'
+    set -l index (test -n "$ATDATA_INDEX"; and echo $ATDATA_INDEX; or echo ~/.atdata/index.db)
+    if test -f $index; and type -q sqlite3
+        sqlite3 -readonly $index "SELECT DISTINCT '@local/' || name FROM labels ORDER BY 1 LIMIT 500" 2>/dev/null
+    end
+    echo @local/
+end
+
+function __atdata_cli_has_operand -d 'Whether there is an operand before the word; the arguments are options that take a value'
+    set -l words (commandline -opc)
+    set -l value
+    for word in $words[3..]
+        if test -n "$value"
+            set value
+        else if contains -- $word $argv
+            set value 1
+        else if not string match -q -- '-*' $word
+            return 0
+        end
+    end
+    return 1
+end
+
 complete -c atdata-cli -n __atdata_cli_begins -f
 """
 
@@ -312,12 +386,20 @@ def _fish() -> Iterator[str]:
     for command in commands():
         yield f"complete -c atdata-cli -n __atdata_cli_begins -a {command.name} -d {_fish_text(command.summary)}\n"
         condition = f"'__atdata_cli_is {command.name}'"
-        if any(one.name in _PLACES for one in command.arguments):
-            yield f"complete -c atdata-cli -n {condition} -f -a '(__atdata_cli_places)'\n"
-        else:
+        places, names = places_of(command.arguments)
+        had = f"; and {{}}__atdata_cli_has_operand {' '.join(_with_value(command.options))}" if places and names else ""
+        if places:
+            yield _fish_operand(command.name + had.format("not "), "places")
+        if names:
+            yield _fish_operand(command.name + had.format(""), "names")
+        if not (places or names):
             yield f"complete -c atdata-cli -n {condition} -f\n"
         for option in command.options:
             yield _fish_option(option, condition)
+
+
+def _fish_operand(line: str, action: str) -> str:
+    return f"complete -c atdata-cli -n '__atdata_cli_is {line}' -f -a '(__atdata_cli_{action})'\n"
 
 
 def _fish_text(words: str) -> str:

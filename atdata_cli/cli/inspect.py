@@ -16,7 +16,7 @@ from atdata_cli.cli.listing import entry_document, entry_rows, print_index
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.errors import ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import parse, printable, redact
-from atdata_cli.samples.describe import described_kind, described_range
+from atdata_cli.samples.describe import described_kind, described_range, described_schema
 from atdata_cli.words import totals
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from atdata_cli.shards.verify import VerifyReport
     from atdata_cli.sources.base import Files, Sample
 
-__all__ = ["field_rows", "inspect", "key_range", "summary"]
+__all__ = ["FIELD_COLUMNS", "SHARD_COLUMNS", "field_rows", "inspect", "middle_cut", "shard_row", "summary"]
 
+FIELD_COLUMNS = ("field", "kind", "samples", "range", "schema", "example")
+SHARD_COLUMNS = ("shard", "samples", "size", "keys")
 
 _LONGEST_KEY = 60
 
@@ -237,14 +239,15 @@ def summary(info: DatasetInfo) -> Iterator[tuple[str, str]]:
         yield "manifest", "none: counted from the tars' headers"
 
 
-def field_rows(info: DatasetInfo) -> Iterator[tuple[str, str, str, str, str]]:
-    """Of each field: name, kind, in how many samples, range, example."""
+def field_rows(info: DatasetInfo) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Of each field what :data:`FIELD_COLUMNS` names."""
     for name, known in info.fields.items():
         yield (
             printable(name),
             described_kind(known),
             f"{known.get('samples', 0):,}",
             described_range(known),
+            printable(described_schema(name, info.schema)),
             _example(info, name, known),
         )
 
@@ -260,20 +263,27 @@ def _plain(info: DatasetInfo, entry: Entry | None) -> Iterator[str]:
     for label, text in (*summary(info), *entry_rows(entry)):
         yield f"{label:<14}{printable(text)}"
     yield ""
-    yield from _columns([("field", "kind", "samples", "range", "example"), *field_rows(info)])
+    yield from _columns([FIELD_COLUMNS, *field_rows(info)])
     yield ""
-    rows = [(printable(redact(s.url)), f"{s.samples:,}", human_bytes(s.bytes), key_range(s)) for s in info.shards]
-    yield from _columns([("shard", "samples", "size", "keys"), *rows])
+    rows = map(shard_row, info.shards)
+    yield from _columns([SHARD_COLUMNS, *rows])
 
 
-def key_range(shard: ShardInfo) -> str:
+def shard_row(shard: ShardInfo) -> tuple[str, str, str, str]:
+    """Of a shard what :data:`SHARD_COLUMNS` names."""
+    return printable(redact(shard.url)), f"{shard.samples:,}", human_bytes(shard.bytes), _key_range(shard)
+
+
+def _key_range(shard: ShardInfo) -> str:
     """First and last key of a shard."""
-    first, last = _middle_cut(printable(shard.first_key)), _middle_cut(printable(shard.last_key))
+    first, last = (middle_cut(printable(key), _LONGEST_KEY) for key in (shard.first_key, shard.last_key))
     return first if first == last or not last else f"{first} … {last}"
 
 
-def _middle_cut(key: str) -> str:
-    return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY // 2]}…{key[-_LONGEST_KEY // 2 :]}"
+def middle_cut(name: str, longest: int) -> str:
+    """A name of at most *longest* characters: what is too long loses its middle."""
+    kept = longest - 1
+    return name if len(name) <= longest else f"{name[: kept // 2]}…{name[-(kept - kept // 2) :]}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -452,8 +452,12 @@ MaxSize = Annotated[
     int | None,
     typer.Option(metavar="SIZE", parser=parse_size, help="Tar bytes a shard at most: 512M, 1GB; default 1G."),
 ]
-Shards = Annotated[int | None, typer.Option(metavar="N", help="Make N shards, even to one sample.")]
-ShardsMultipleOf = Annotated[int | None, typer.Option(metavar="N", help="Make a multiple of N even shards.")]
+Shards = Annotated[
+    int | None, typer.Option(metavar="N", help="Make N shards, even to one sample; with --split, N for each split.")
+]
+ShardsMultipleOf = Annotated[
+    int | None, typer.Option(metavar="N", help="Make a multiple of N even shards; with --split, for each split.")
+]
 Split = Annotated[str | None, typer.Option(metavar="NAME=SHARE,...", help="Divide by key hash: train=0.9,val=0.1.")]
 SplitBy = Annotated[str | None, typer.Option(metavar="FIELD", help="Keep samples of equal FIELD in one split.")]
 SplitFrom = Annotated[str | None, typer.Option(metavar="FIELD", help="Take the split from FIELD.")]

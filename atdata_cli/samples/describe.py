@@ -1,4 +1,4 @@
-"""A field's entry in ``manifest.json`` in a person's words."""
+"""A field's entry in ``manifest.json``, and its schema, in a person's words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from atdata_cli.words import human_bytes
 
-__all__ = ["described_kind", "described_range"]
+__all__ = ["described_kind", "described_range", "described_schema"]
+
+_ELSEWHERE = ("anyOf", "oneOf", "allOf", "enum", "const")  # what tells of a value where no type does
 
 
 def described_kind(known: Mapping[str, Any]) -> str:
@@ -34,3 +36,27 @@ def described_range(known: Mapping[str, Any]) -> str:
         low, high = known["length"]
         return f"length {low}" if low == high else f"length {low} … {high}"
     return ""
+
+
+def described_schema(name: str, schema: Mapping[str, Any]) -> str:
+    """What a draft-07 schema says of a field: ``integer``, ``string|null``, ``base64 string, optional``.
+
+    Parameters
+    ----------
+    name : of the field.
+    schema : of a sample; given by ``--schema``, it may be any JSON.
+    """
+    properties, required = schema.get("properties"), schema.get("required")
+    declared = properties.get(name) if isinstance(properties, Mapping) else None
+    types = _types(declared if isinstance(declared, Mapping) else {})
+    return types if isinstance(required, list) and name in required else f"{types}, optional"
+
+
+def _types(declared: Mapping[str, Any]) -> str:
+    if isinstance(declared.get("$ref"), str):
+        return str(declared["$ref"]).rpartition("/")[2]
+    types = declared.get("type")
+    if types is None:
+        return next((keyword for keyword in _ELSEWHERE if keyword in declared), "any")
+    text = "|".join(map(str, types)) if isinstance(types, list) else str(types)
+    return f"base64 {text}" if declared.get("contentEncoding") == "base64" else text

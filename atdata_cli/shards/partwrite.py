@@ -313,7 +313,7 @@ def _labels(destination: Destination, plan: Plan) -> Sequence[str]:
         shown = ", ".join(label.replace("-of-", "/") if plan.parts else label for label in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise IntegrityError(
-            f"{len(missing)} of {len(labels)} parts are not done: {shown}{more}",
+            f"{len(missing)} of {len(labels)} parts {'is' if len(missing) == 1 else 'are'} not done: {shown}{more}",
             url=destination.url,
             hint="run them (again), then commit",
         )

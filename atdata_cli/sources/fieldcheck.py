@@ -77,7 +77,8 @@ class FieldSets:
             if having[field] < total:
                 keys = (key for fields, some in self._keys.items() if field not in fields for key in some)
                 missing = total - having[field]
-                yield f"{missing} of {total} samples lack the field {field!r}, such as {examples(keys)}"
+                lack = "lacks" if missing == 1 else "lack"
+                yield f"{missing} of {total} samples {lack} the field {field!r}, such as {examples(keys)}"
 
     @staticmethod
     def _case_lines(everything: list[str]) -> Iterator[str]:

@@ -143,10 +143,16 @@ class Listing:
         """What was passed over."""
         lines = []
         if self._hidden:
-            lines.append(f"{self._hidden} hidden files and folders were skipped")
+            what = "file or folder was" if self._hidden == 1 else "files and folders were"
+            lines.append(f"{self._hidden} hidden {what} skipped")
         if self._others:
-            some = examples(self._others)
-            lines.append(f"{len(self._others)} devices, pipes or sockets were skipped, such as {some}")
+            number = len(self._others)
+            what = (
+                "device, pipe or socket was skipped:"
+                if number == 1
+                else "devices, pipes or sockets were skipped, such as"
+            )
+            lines.append(f"{number} {what} {examples(self._others)}")
         if self._manifests:
             lines.append(f"{examples(self._manifests)} was skipped, as a dataset's own description")
         return lines

@@ -178,6 +178,8 @@ def _resolved(server: str) -> str:
             hint="check the spelling, the endpoint and this machine's DNS; or name a proxy (HTTPS_PROXY)",
         ) from error
     addresses = list(dict.fromkeys(str(row[4][0]) for row in found))
+    if addresses == [host]:
+        return f"{host} is an address"
     more = f" and {len(addresses) - 3} more" if len(addresses) > 3 else ""
     return f"{host} is {', '.join(addresses[:3])}{more}"
 

@@ -254,6 +254,10 @@ def http_errors(url: str, doing: str) -> Iterator[None]:
             raise UsageError(f"cannot {doing} it: it is not a valid URL", url=url) from cause
         if isinstance(cause, aiohttp.ClientPayloadError):
             raise TemporaryError("the connection ended before the file did", url=url) from cause
+        if isinstance(cause, aiohttp.ClientConnectorDNSError):
+            why = cause.os_error.strerror or cause.os_error
+            what = f"cannot {doing} it: the name {cause.host} cannot be resolved: {why}"
+            raise TemporaryError(what, url=url, hint="check the URL, and this machine's DNS or proxy") from cause
         if isinstance(cause, aiohttp.ClientConnectionError | TimeoutError):
             raise TemporaryError(f"cannot {doing} it: {_reason(cause)}", url=url) from cause
         raise
@@ -272,7 +276,7 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(error) or type(error).__name__
     cause = error.os_error
-    if isinstance(error, aiohttp.ClientConnectorDNSError) or cause.errno is None or cause.errno <= 0:
+    if cause.errno is None or cause.errno <= 0:
         return f"there is no connection to {error.host}: {cause.strerror or cause}"
     return f"there is no connection to {error.host}:{error.port}: {os.strerror(cause.errno)}"
 

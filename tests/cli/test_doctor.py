@@ -66,6 +66,7 @@ def test_s3(cli, s3_env, s3_bucket, s3_server):
     assert found.pop("certificate") == "skipped"
     assert set(found.values()) == {"ok"}
     assert {"name resolution", "credentials", "multipart upload", "conditional put", "sign", "delete"} <= set(found)
+    assert ran.document["checks"][0]["said"] == "127.0.0.1 is an address"
     assert ran.document["policy"] == iam_policy(s3_bucket, "train/v1")
     assert filesystem(s3_server).find(s3_bucket) == []
     assert s3_server.secret not in ran.out

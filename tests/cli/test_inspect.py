@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
 
+import pexpect
 import pytest
 
-from tests.cli.conftest import rows
+from tests.cli.conftest import COMMAND, environment, rows
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_samples_and_fields(cli, datasets, photos):
     assert '"naïve café 1234 🐈"' in plain.out
     home = Path(photos).parent
     ran = subprocess.run(
-        [*_command(), "inspect", "p", "--key", "dog/07", "--field", "jpg"], cwd=home, capture_output=True, check=True
+        [COMMAND, "inspect", "p", "--key", "dog/07", "--field", "jpg"], cwd=home, capture_output=True, check=True
     )
     assert ran.stdout == (photos / "dog" / "07.jpg").read_bytes()
     assert cli("inspect", "r", "--key", "0000000007", "--field", "text").out == rows(8)[7]["text"]
@@ -64,12 +67,6 @@ def test_samples_and_fields(cli, datasets, photos):
     cli("inspect", "r", "--key", "nope").failed(3, "nope")
     cli("inspect", "r", "--key", "0000000008", "--field", "nope").failed(3, "nope", "tags")
     cli("inspect", "r", "--field", "x").failed(2, "--key")
-
-
-def _command() -> list[str]:
-    from tests.cli.conftest import COMMAND
-
-    return [str(COMMAND)]
 
 
 def test_what_cannot_be_inspected(cli, datasets, tmp_path):
@@ -104,3 +101,48 @@ def test_a_splits_dataset_and_one_of_its_parts(cli, rows_file):
     assert sum(told["splits"].values()) == told["samples"] == 2500
     assert {shard["split"] for shard in told["shards"]} == {"a", "b"}
     assert cli("inspect", "s/a", "--json").document["samples"] == told["splits"]["a"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields", "shards"),
+    [
+        (120, ["field", "kind", "samples", "range", "schema", "example"], ["shard", "samples", "size", "keys"]),
+        (80, ["field", "kind", "samples", "range", "schema", "example"], ["shard", "samples", "size", "keys"]),
+        (60, ["field", "kind", "samples", "range", "schema"], ["shard", "samples", "size", "keys"]),
+        (40, ["field", "kind", "schema"], ["shard", "samples"]),
+    ],
+)
+def test_on_a_narrow_terminal_columns_go_and_nothing_wraps(cli, tmp_path, columns, fields, shards):
+    lines = [{"id": n, "tags": ["a"] if n else None, "text": f"Line {n} of a text that is long"} for n in range(9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli("write", "rows.jsonl", "s", "--split", "train=0.5,val=0.5").code == 0
+    env = environment(tmp_path, {"TERM": "xterm"})
+    command = [str(COMMAND), "inspect", "s"]
+    shown = pexpect.run(shlex.join(command), cwd=tmp_path, env=env, dimensions=(50, columns)).decode()
+    text = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
+    assert all(len(line) <= columns for line in text)
+    head = next(number for number, line in enumerate(text) if line.startswith("field"))
+    assert text[head].split() == fields
+    rows = {row[0]: row[1:] for row in (re.split("  +", line) for line in text[head + 1 : head + 4])}
+    assert list(rows) == ["id", "tags", "text"]
+    assert rows["tags"][0] == "list of string"
+    assert rows["tags"][fields.index("schema") - 1] == "array|null"
+    assert rows["text"][-1].endswith('is long"') == (columns == 120)
+    assert rows["text"][-1].endswith("…") == (columns == 80)
+    assert text[head + 5].split() == shards
+    assert [line.split()[0] for line in text[head + 6 :]] == ["s/train/shard-000000.tar", "s/val/shard-000000.tar"]
+
+
+def test_the_schema_in_plain_text(cli, datasets, tmp_path):
+    told = cli("inspect", "p").lines
+    assert next(re.split("  +", line)[4] for line in told if line.startswith("json ")) == "base64 string"
+    (tmp_path / "o.json").write_text(
+        '{"properties": {"id": {"type": "integer"}, "tags": {"enum": [1]}}, "required": ["id"]}'
+    )
+    (tmp_path / "o.jsonl").write_text('{"id": 1, "tags": 1}\n')
+    assert cli("write", "o.jsonl", "o", "--schema", "o.json").code == 0
+    rows = [re.split("  +", line) for line in cli("inspect", "o").lines]
+    assert {row[0]: row[4] for row in rows if row[0] in ("id", "tags")} == {
+        "id": "integer",
+        "tags": "enum, optional",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -49,6 +50,24 @@ def test_pages_are_clean(page):
         assert shutil.which(tool), f"{tool} is not installed: make test installs it"
         ran = subprocess.run([tool, *line, page], capture_output=True, text=True, check=False)
         assert ran.stdout + ran.stderr == "", ran
+
+
+def test_state_is_described_in_formats(cli, tmp_path):
+    page = plain("atdata-cli-formats.5")
+    page = page[page.index("State of an unfinished job") :]
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    for part in ("1/2", "alone"):
+        assert cli("write", "rows.jsonl", part[0], "--part", part).code == 0
+        state = tmp_path / part[0] / ".atdata"
+        for path in (path for path in state.rglob("*") if path.is_file()):
+            where = str(path.relative_to(state)).replace("1-of-2.json", "PART.json").replace("alone.json", "PART.json")
+            where = re.sub(r"-[0-9a-f]{8}/", "/", where.replace("alone.begun", "NAME.begun"))
+            assert f".atdata/{where.replace('000000', 'NNNNNN')}" in page
+            document = json.loads(path.read_text())
+            if "shards" not in where:
+                assert [
+                    name for name in {*document, *document.get("rows", {})} if not re.search(rf"\b{name}\b", page)
+                ] == []
 
 
 def test_every_option_is_in_help_page_and_completions(cli):

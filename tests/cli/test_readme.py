@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
@@ -118,6 +119,24 @@ def test_what_the_python_examples_import_is_there():
         compile(block, "README.md", "exec")
         for line in re.findall(r"^(?:from|import) .*$", block, re.MULTILINE):
             subprocess.run([sys.executable, "-c", line], check=True)
+
+
+def test_the_python_example_that_looks_at_datasets(material, monkeypatch, capsys):
+    """As it is typed: what is not assigned is printed."""
+    (block,) = [block for block in blocks("python") if "open_store" in block]
+    made = "atdata-cli write -q rows.jsonl shards && atdata-cli write -q rows.jsonl o --shards 10"
+    ran = bash(
+        f"{made} && mkdir others && for n in 0 1 2 3 4 5 6 7 8 9; do mv o/*$n.tar others/00$n.tar; done", material
+    )
+    assert ran.returncode == 0, ran.stdout
+    monkeypatch.chdir(material)
+    scope: dict[str, object] = {}
+    for line in filter(None, block.splitlines()):
+        exec(compile(line, "README.md", "single"), scope)
+    names, samples, fields, problems = capsys.readouterr().out.splitlines()
+    assert sorted(ast.literal_eval(names)) == ["shards/manifest.json", "shards/shard-000000.tar"]
+    assert (samples, problems) == ("300", "()")
+    assert "'n'" in fields
 
 
 def test_links_lead_somewhere():

@@ -188,7 +188,7 @@ def filled(text: str, values: dict[str, str]) -> str:
 
 
 def test_in_github_actions(here, runner, bucket, s3_server):
-    (workflow,) = recipes("In GitHub Actions")
+    workflow, _ = recipes("In GitHub Actions")
     job = yaml.safe_load(workflow)["jobs"]["dataset"]
     values = {
         "secrets.AWS_ACCESS_KEY_ID": s3_server.key,
@@ -208,7 +208,11 @@ def test_in_github_actions(here, runner, bucket, s3_server):
 
 def test_the_composite_action(here, runner):
     action = yaml.safe_load((REPOSITORY / "action.yml").read_text())
-    values = {f"inputs.{name}": given["default"] for name, given in action["inputs"].items()}
+    ((step,),) = (yaml.safe_load(block) for block in recipes("In GitHub Actions")[1:])
+    assert step["uses"].partition("@")[0] == "OWNER/atdata-cli"
+    assert step["with"].keys() <= action["inputs"].keys()
+    given = {name: told["default"] for name, told in action["inputs"].items()} | step["with"]
+    values = {f"inputs.{name}": value for name, value in given.items()}
     for step in action["runs"]["steps"]:
         env = runner | {name: filled(value, values) for name, value in step.get("env", {}).items()}
         ran = sh(step["run"], here, env, step["shell"])

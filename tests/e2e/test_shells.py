@@ -46,6 +46,8 @@ def test_completion(shell: Terminal):
     assert "rows.jsonl" in shell.complete("atdata-cli write ro")
     assert "write photos" in shell.complete("atdata-cli write phot")
     assert "--schema rows.jsonl" in shell.complete("atdata-cli write --schema ro")
+    assert "--engine dask://" in shell.complete("atdata-cli write --engine da")
+    assert re.search(r"auto.*1/2|1/2.*auto", shell.complete("atdata-cli write --part ", "\t\t"))
     assert "inspect https://" in shell.complete("atdata-cli inspect htt")
     assert "inspect prod:" in shell.complete("atdata-cli inspect pro")
     assert "inspect s3://my-bucket/" in shell.complete("atdata-cli inspect s3://m")
@@ -58,6 +60,12 @@ def test_names_in_the_local_index(shell: Terminal, home: Path):
     shell.type("atdata-cli write rows.jsonl out -q && atdata-cli publish out @local/letters -q && echo DO''NE\r")
     shell.wait_for("^DONE")
     assert "inspect @local/letters" in shell.complete("atdata-cli inspect @local/le")
+    for line in ("unpublish", "publish out", "publish --tag x out --dry-run"):
+        offered = shell.complete(f"atdata-cli {line} ", "\t\t")
+        assert f"{line} @local/" in offered
+        assert "rows.jsonl" not in offered
+        assert f"{line} @local/letters" in shell.complete(f"atdata-cli {line} @local/le")
+    assert "publish --tag x out" in shell.complete("atdata-cli publish --tag x ou")
 
 
 def slow(seconds: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -160,10 +161,12 @@ def test_warnings(tmp_path: Path) -> None:
     source = folder_source([tmp_path])
     text = "\n".join(source.preflight().warnings)
     assert "2 hidden files and folders" in text
-    assert "1 devices, pipes or sockets were skipped, such as " + str(tmp_path / "pipe.jpg") in text
+    assert "1 device, pipe or socket was skipped: " + str(tmp_path / "pipe.jpg") in text
     assert "manifest.json was skipped" in text
     assert "'JPG', 'jpg' differ only by case" in text
-    assert "1 of 3 samples lack the field 'json', such as b" in text
+    assert "1 of 3 samples lacks the field 'json', such as b" in text
+    shutil.rmtree(tmp_path / ".cache")
+    assert "1 hidden file or folder was skipped" in folder_source([tmp_path]).preflight().warnings
     assert source.preflight().problems == []
 
 

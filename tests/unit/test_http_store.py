@@ -179,6 +179,9 @@ def test_no_server(monkeypatch):
         root = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(TemporaryError):
             HTTPStore(root).open("a")
+    with pytest.raises(TemporaryError, match=r"the name no\.invalid cannot be resolved") as caught:
+        HTTPStore("https://no.invalid").open("a")
+    assert "check the URL" in caught.value.hint
 
 
 def test_a_connection_that_breaks_off(ranges):

@@ -93,7 +93,7 @@ def test_a_part_can_be_repeated_and_resumed(tmp_path: Path) -> None:
     (out / lost).unlink()
     again = run_part(tmp_path, [source], NumberedPart(1, 2), SMALL, {})
     assert [row.name for row in again.stored] == [lost]
-    with pytest.raises(IntegrityError, match="1 of 2 parts are not done: 2/2") as caught:
+    with pytest.raises(IntegrityError, match="1 of 2 parts is not done: 2/2") as caught:
         commit(LocalStore(tmp_path), "out")
     assert caught.value.exit_code == ExitCode.INTEGRITY
     run_part(tmp_path, [source], NumberedPart(2, 2), SMALL, {})
@@ -165,7 +165,7 @@ def test_a_part_that_began_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         run_part(tmp_path, [rows(tmp_path, 9, name="x.jsonl"), bad], NamedPart("b"), SMALL, {})
     (tmp_path / "out/.atdata/parts/b.begun").write_text("{}")
-    with pytest.raises(IntegrityError, match="1 of 2 parts are not done: b"):
+    with pytest.raises(IntegrityError, match="1 of 2 parts is not done: b"):
         commit(LocalStore(tmp_path), "out")
 
 
