@@ -72,7 +72,7 @@ _atdata_cli() {
     fi
     case $command in
         write)
-            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --shuffle --seed --compress -j --jobs --engine --part --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
+            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --shuffle --seed --compress -j --jobs --engine --part --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --no-sign-request --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --from)
                     _atdata_cli_offer "$word" files tar jsonl csv tsv parquet arrow msgpack

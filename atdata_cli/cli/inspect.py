@@ -66,8 +66,8 @@ def inspect(
     from atdata_cli.shards.scan import inspect as look
     from atdata_cli.stores.inputs import StoreFiles
 
-    if field is not None and key is None:
-        raise UsageError("--field needs --key KEY")
+    if field is not None:
+        _check_field(key, json=json)
     if head is not None or key is not None:
         _check_alone(verify=verify, html=html)
     write_report = _page_writer(html, as_json=json)
@@ -147,6 +147,15 @@ def _show_sample(output: Output, sample: Sample, field: str | None) -> None:
         _print_samples(output, [sample])
     else:
         _write_field(sample, field)
+
+
+def _check_field(key: str | None, *, json: bool) -> None:
+    if key is None:
+        raise UsageError("--field needs --key KEY")
+    if json:
+        raise UsageError(
+            "--field writes bytes as they are, --json a document", hint="--key KEY --json has all fields of a sample"
+        )
 
 
 def _check_alone(*, verify: bool, html: str | None) -> None:

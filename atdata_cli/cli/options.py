@@ -502,7 +502,8 @@ Reference = Annotated[
 Head = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show the first N samples.")]
 SampleKey = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Show the sample KEY.")]
 SampleField = Annotated[
-    str | None, typer.Option("--field", metavar="F", help="With --key: write field F to stdout, byte for byte.")
+    str | None,
+    typer.Option("--field", metavar="F", help="With --key: write field F to stdout, byte for byte; not with --json."),
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check every byte; list everything that is wrong.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; default the cores.")]
@@ -569,6 +570,9 @@ Expires = Annotated[
     ),
 ]
 NoSignRequest = Annotated[bool, typer.Option("--no-sign-request", help="Use no credentials, sign nothing.")]
+ReadUnsigned = Annotated[
+    bool, typer.Option("--no-sign-request", help="Read SOURCEs without credentials, as from a public bucket.")
+]
 Canonical = Annotated[
     bool, typer.Option("--canonical", help="Print the stores' own URLs (s3://...), which never expire.")
 ]

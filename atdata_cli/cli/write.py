@@ -21,7 +21,19 @@ from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.config import local_index, s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
+from atdata_cli.refs import (
+    LOCAL_INDEX,
+    MANIFEST,
+    as_name,
+    basename,
+    in_index,
+    local_path,
+    parent,
+    parse,
+    redact,
+    scheme,
+    stem,
+)
 from atdata_cli.words import totals
 
 if TYPE_CHECKING:
@@ -43,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _LOCAL_ENGINE = "local"
+_SHOWN_REJECTS = 10
 _SECRET = re.compile("secret|password|passwd|token|key|credential|connection", re.IGNORECASE)
 
 
@@ -97,6 +110,7 @@ def write(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    no_sign_request: opt.ReadUnsigned = False,
     retries: opt.Retries = None,
     timeout: opt.Timeout = None,
     ca_bundle: opt.CaBundle = None,
@@ -118,7 +132,7 @@ def write(
     opt.use_network(retries, timeout, ca_bundle)
     operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
     reaching = (endpoint_url, profile, region, store_option)
-    stores = opt.store_options(*reaching, operand="source")
+    stores = opt.store_options(*reaching, operand="source", anonymous=no_sign_request)
     reading = ReadOptions(
         kind=from_,
         include=tuple(include or ()),
@@ -564,7 +578,9 @@ class _Write:
         urls = list(store.write_shards(feed.mappings(), prefix=prefix, **given))
         self._check(rejects)
         if self.output.as_json:
-            self.output.document({"status": "written", "shards": [{"url": url} for url in urls]})
+            self.output.document(
+                {"status": "written", "shards": [{"url": url} for url in urls], "rejects": _first_rejects(rejects)}
+            )
         else:
             self.output.data(urls)
         return ExitCode.REJECTED if rejects.count else ExitCode.DONE
@@ -605,7 +621,7 @@ class _Write:
         for warning in result.warnings:
             self.output.warn(warning)
         if self.output.as_json:
-            document = {**_document(result, store), "pruned": pruned}
+            document = {**_document(result, store), "rejects": _first_rejects(rejects), "pruned": pruned}
             if self.part is not None:
                 document["manifest"] = None  # until all parts are committed
             if published is not None:
@@ -652,14 +668,13 @@ class _Write:
             self.output.detail(f"{row.sha256 or '-'}  {row.samples}  {row.bytes}  {store.url(name)}")
 
     def _tell_rejected(self, rejects: Rejects) -> None:
-        shown = 10
-        for reject in rejects.listed[:shown]:
+        for reject in rejects.listed[:_SHOWN_REJECTS]:
             self.output.say(f"rejected: {reject.where}: {reject.reason}")
-        more = rejects.count - shown
-        where = f"; all are in {self.rejects_file}" if self.rejects_file and not self.dry_run else ""
-        self.output.say(
-            f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else "")
-        )
+        more = rejects.count - _SHOWN_REJECTS
+        kept = self.rejects_file is not None and not self.dry_run
+        where = f"; all are in {self.rejects_file}" if kept else ""
+        rest = f" ({more} not shown{'' if kept else '; --rejects FILE keeps all'})" if more > 0 else ""
+        self.output.say(f"{count(rejects.count, 'sample')} rejected{where}{rest}")
 
 
 def _modified(url: str) -> int:
@@ -691,6 +706,12 @@ class _EntryPlaces:
     def url(self, name: str) -> str:
         """Of a shard, or of what says which they are."""
         return self._entry if basename(name) == MANIFEST else self._urls.get(name, f"@{name}")
+
+
+def _first_rejects(rejects: Rejects) -> list[dict[str, str]]:
+    """What was left out first, and why."""
+    shown = rejects.listed[:_SHOWN_REJECTS]
+    return [{"where": redact(reject.where), "reason": redact(reject.reason)} for reject in shown]
 
 
 def _plan(result: WriteResult, store: _Places) -> Iterator[str]:
