@@ -607,7 +607,7 @@ _atdata_cli() {
             esac
             ;;
         login)
-            options='--pds --password-stdin --password-file --password-command --retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
+            options='--pds --password-stdin --password-file --password-command --retries --timeout --ca-bundle --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --pds)
                     :
@@ -644,7 +644,7 @@ _atdata_cli() {
             esac
             ;;
         logout)
-            options='--retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
+            options='--retries --timeout --ca-bundle --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --retries)
                     :
@@ -751,7 +751,7 @@ _atdata_cli() {
             esac
             ;;
         stores)
-            options='--json --color --config --json-events -h --help'
+            options='--json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --color)
                     _atdata_cli_offer "$word" auto always never
@@ -764,7 +764,7 @@ _atdata_cli() {
             esac
             ;;
         doctor)
-            options='--read-only --no-sign-request --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
+            options='--read-only --no-sign-request --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --endpoint-url)
                     :
@@ -805,7 +805,7 @@ _atdata_cli() {
             esac
             ;;
         config)
-            options='--json --color --config --json-events -h --help'
+            options='--json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --color)
                     _atdata_cli_offer "$word" auto always never

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOpt
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
-from atdata_cli.cli.output import print_error
+from atdata_cli.cli.output import flush_stdout, print_error
 from atdata_cli.cli.signals import handle_signals
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
 
@@ -71,6 +72,7 @@ def main() -> NoReturn:
     leave_out_httpx()
     try:
         code = int(app(standalone_mode=False) or ExitCode.DONE)
+        flush_stdout()
     except SystemExit as stop:
         code = _stopped(stop, as_json=as_json)
     except NoArgsIsHelpError as error:
@@ -80,7 +82,9 @@ def main() -> NoReturn:
         failed = _told(error, arguments)
         code = failed.exit_code
         print_error(failed, as_json=as_json)
-    _leave(code)
+    with suppress(AtdataError):
+        flush_stdout()
+    sys.exit(int(code))
 
 
 def _told(error: Exception, arguments: Sequence[str]) -> AtdataError:
@@ -92,6 +96,10 @@ def _told(error: Exception, arguments: Sequence[str]) -> AtdataError:
     if isinstance(error, AtdataError):
         return error
     if isinstance(error, OSError):
+        try:
+            flush_stdout()  # fails again if that is what failed
+        except AtdataError as failed:
+            return failed
         return from_os_error(error, str(error.filename or ""), doing="use")
     if not {"-v", "--verbose"}.isdisjoint(arguments):
         import traceback
@@ -170,12 +178,3 @@ def _stopped(stop: SystemExit, *, as_json: bool) -> int:
         error.code = error.message
         print_error(error, as_json=as_json)
     return code
-
-
-def _leave(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.BROKEN_PIPE
-    sys.exit(int(code))

@@ -19,12 +19,17 @@ _MASK = "***"
 _SECRET_WORDS = ("key", "secret", "token", "password", "passwd", "credential", "auth", "sas", "connection_string")
 
 
-def config(json: opt.Json = False, color: opt.ColorWhen = opt.Color.AUTO) -> None:
+def config(
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
     """Show every setting, and where it comes from. What is typed counts more than all of them.
 
     After the command line come the environment, the project's atdata.toml and your own file. Secrets are not shown.
     """
-    output = Output(as_json=json, quiet=False, verbose=False, no_progress=True, color=color)
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
     document = _document(opt.settings())
     if json:
         output.document(document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +12,7 @@ import typer
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
 from atdata_cli.cli.listing import entry_document, entry_rows, print_index
-from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.output import Output, count, human_bytes, print_bytes
 from atdata_cli.errors import ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import parse, printable, redact
 from atdata_cli.samples.describe import described_kind, described_range
@@ -170,9 +169,12 @@ def _page_writer(html: str | None, *, as_json: bool) -> Callable[..., None] | No
         return None
     if html == "-" and as_json:
         raise UsageError("--html - and --json both want standard output")
-    from atdata_cli.report.page import write_report
+    from atdata_cli.report.page import render, write_report
 
-    return write_report
+    def print_report(info: DatasetInfo, located: Located, files: Files, _: str, *, problems: Sequence[Problem]) -> None:
+        print_bytes(render(info, located, files, problems=problems).encode("utf-8"))
+
+    return print_report if html == "-" else write_report
 
 
 def _write_field(sample: Sample, field: str) -> None:
@@ -191,7 +193,7 @@ def _write_field(sample: Sample, field: str) -> None:
         data = content(value)
     else:
         data = dump_json(value) + b"\n"
-    sys.stdout.buffer.write(data)
+    print_bytes(data)
 
 
 def _print_samples(output: Output, samples: Iterable[Sample]) -> None:

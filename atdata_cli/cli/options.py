@@ -290,7 +290,9 @@ Version = Annotated[
 
 # Common to all commands.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no messages, and no list of what was done, unless it fails.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", "-n", help="Print the plan, write nothing; same exit code as the real run.")
