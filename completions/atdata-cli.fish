@@ -139,7 +139,7 @@ complete -c atdata-cli -n '__atdata_cli_is resolve' -f -a '(__atdata_cli_places)
 complete -c atdata-cli -n '__atdata_cli_is resolve' -l format -x -a 'lines braces json wds' -d 'One URL a line; brace patterns; a JSON document; or one string for WebDataset(...). Default lines.'
 complete -c atdata-cli -n '__atdata_cli_is resolve' -s 0 -l null -d 'End each URL with a NUL byte, not a newline.'
 complete -c atdata-cli -n '__atdata_cli_is resolve' -s o -l output -r -F -d 'Write to FILE, which only its owner can read then.'
-complete -c atdata-cli -n '__atdata_cli_is resolve' -l expires -x -a '15m 1h 12h 7d' -d 'How long signed URLs are good: 90s, 15m, 12h, at most 7d; default 1h.'
+complete -c atdata-cli -n '__atdata_cli_is resolve' -l expires -x -a '15m 1h 12h 7d' -d 'How long signed URLs are good: 90, 90s, 15m, 12h, at most 7d; default 1h.'
 complete -c atdata-cli -n '__atdata_cli_is resolve' -l no-sign-request -d 'Use no credentials, sign nothing.'
 complete -c atdata-cli -n '__atdata_cli_is resolve' -l canonical -d 'Print the stores\' own URLs (s3://...), which never expire.'
 complete -c atdata-cli -n '__atdata_cli_is resolve' -l check -d 'Open each URL and read its first tar header; print nothing if one fails.'

@@ -548,16 +548,16 @@ OutputFile = Annotated[
 
 
 def parse_duration(text: str) -> int:
-    """Seconds of ``90s``, ``15m``, ``1h`` or ``7d``, at most 7 days.
+    """Seconds of ``90``, ``90s``, ``15m``, ``1h`` or ``7d``, at most 7 days.
 
     Raises
     ------
     typer.BadParameter : it is no duration, or S3 signs nothing for so long.
     """
-    match = re.fullmatch(r"([0-9]{1,9})\s*([smhd])", str(text).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,9})\s*([smhd]?)", str(text).strip().lower())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration; 90s, 15m, 1h and 7d are")
-    seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+        raise typer.BadParameter(f"{text!r} is no duration; 90, 90s, 15m, 1h and 7d are")
+    seconds = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
     if not 1 <= seconds <= 7 * 86400:
         raise typer.BadParameter(f"{text}: signed URLs are good for 1s to 7d")
     return seconds
@@ -568,7 +568,7 @@ Expires = Annotated[
     typer.Option(
         metavar="TIME",
         parser=parse_duration,
-        help="How long signed URLs are good: 90s, 15m, 12h, at most 7d; default 1h.",
+        help="How long signed URLs are good: 90, 90s, 15m, 12h, at most 7d; default 1h.",
     ),
 ]
 NoSignRequest = Annotated[bool, typer.Option("--no-sign-request", help="Use no credentials, sign nothing.")]

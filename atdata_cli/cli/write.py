@@ -166,6 +166,8 @@ def write(
         allow_empty=allow_empty,
         reading=reading.identity() or None,
     )
+    if store_option and not (embed or join):  # the files that rows name may be anywhere
+        _check_options_have_a_store([*operands.sources, operands.dest])
     said = {"description": description, "tags": tag, "license_": license_, "metadata": metadata}
     target = _entry(operands.dest)
     if target is None and any(value is not None for value in said.values()):
@@ -241,6 +243,11 @@ def _operands(
     if "-" in paths[:-1] and len(paths) > 2:
         raise UsageError("standard input ('-') is the only SOURCE, or none")
     return _Operands([opt.expand(path, "source") for path in paths[:-1]], _dest(paths[-1]))
+
+
+def _check_options_have_a_store(places: Sequence[str]) -> None:
+    if all(scheme(place) in ("", "file") and (os.path.lexists(place) or not in_index(place)) for place in places):
+        raise UsageError("-o, --store-option is for stores with options; files on disk have none")
 
 
 def _dest(path: str) -> str:
@@ -653,14 +660,15 @@ class _Write:
         manifest = result.manifest
         made = sum(1 for _ in result.shards())
         whole = totals(manifest.samples, made, manifest.bytes)
-        url = store.url(posixpath.join(result.prefix, "manifest.json"))
+        # Parts have none until they are committed.
+        url = "" if self.part else f", {store.url(posixpath.join(result.prefix, MANIFEST))}"
         if result.status == "planned":
             for line in _plan(result, store):
                 self.output.say(line)
         elif result.status == "unchanged":
-            self.output.say(f"unchanged, 0 uploaded: {whole}, {url}", style="2")
+            self.output.say(f"unchanged, 0 uploaded: {whole}{url}", style="2")
         else:
-            self.output.say(f"wrote {whole}" + ("" if self.part else f", {url}"), style="32")
+            self.output.say(f"wrote {whole}{url}", style="32")
             if len(result.stored) < made:
                 size = human_bytes(sum(row.bytes for row in result.stored))
                 self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")
