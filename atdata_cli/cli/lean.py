@@ -70,7 +70,7 @@ class LeanCommand(_LeanParameters, TyperCommand):
         ctx.allow_extra_args = True  # so that they come back, and what to do about them can be said
         rest: list[str] = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
-            hint = f"quote a pattern, to name many: '{os.path.dirname(rest[0]) or '.'}/*.tar'"
+            hint = f"quote a pattern, to name many: '{os.path.join(os.path.dirname(rest[0]), '*.tar')}'"
             raise UsageError(f"too many arguments: {' '.join(rest)}", hint=hint if rest[0].endswith(".tar") else None)
         origins = ctx.meta.get(ORIGINS, {})
         if origins:
@@ -138,8 +138,8 @@ class _Lean(RuntimeParam):
             origin = ctx.meta.get(ORIGINS, {}).get(param.name)
             source = ctx.get_parameter_source(param.name)
             named = source is not None and source.name == "DEFAULT_MAP" and origin is not None
-            said = f" ({origin.origin} says so)" if named else ""
-            raise UsageError(f"{max(param.opts, key=len)}: {error.message}{said}") from error
+            hint = f"{origin.origin} says so" if named else None
+            raise UsageError(f"{max(param.opts, key=len)}: {error.message}", hint=hint) from error
 
     def _converted(self, value: Any) -> Any:
         kind: Any = self.annotation

@@ -167,7 +167,7 @@ def write(
         reading=reading.identity() or None,
     )
     if store_option and not (embed or join):  # the files that rows name may be anywhere
-        _check_options_have_a_store([*operands.sources, operands.dest])
+        _check_options_have_a_store([*operands.sources, operands.dest, *([schema] if schema else [])])
     said = {"description": description, "tags": tag, "license_": license_, "metadata": metadata}
     target = _entry(operands.dest)
     if target is None and any(value is not None for value in said.values()):

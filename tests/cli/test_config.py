@@ -125,7 +125,7 @@ def test_another_file_instead_of_the_users(cli, tmp_path, rows_file):
 def test_a_value_that_is_wrong_says_where_it_stands(cli, rows_file):
     ran = cli("write", "rows.jsonl", "out", env={"ATDATA_CLI_MAX_SIZE": "big"})
     assert ran.code == 2
-    assert "ATDATA_CLI_MAX_SIZE" in ran.err
+    assert "(ATDATA_CLI_MAX_SIZE says so)" in ran.err
     ran = cli("write", "rows.jsonl", "out", env={"ATDATA_CLI_NO_INFER": "perhaps"})
     ran.failed(2, "ATDATA_CLI_NO_INFER")
 
