@@ -101,7 +101,9 @@ class Setting:
     commands : that have the option; empty for all that do.
     project : a project's file may set it: it changes what is written, never where or as whom.
     standard : variables that mean the same and that other tools read too; the first one that is set counts.
+    last : such a variable that counts only where no file says anything.
     default : what holds if nobody says anything, in words.
+    defaults : (command, default) where it is another.
     """
 
     name: str
@@ -109,7 +111,9 @@ class Setting:
     commands: tuple[str, ...] = ()
     project: bool = False
     standard: tuple[str, ...] = ()
+    last: str = ""
     default: str = ""
+    defaults: tuple[tuple[str, str], ...] = ()
 
     @property
     def variable(self) -> str:
@@ -125,13 +129,19 @@ _SETTINGS = (
     Setting("region", "text", standard=("AWS_REGION", "AWS_DEFAULT_REGION"), default="us-east-1"),
     Setting("retries", "number", standard=("ATDATA_RETRIES",), default="6"),
     Setting("timeout", "time", standard=("ATDATA_TIMEOUT",), default="60s"),
-    Setting("ca-bundle", "text", standard=("ATDATA_CA_BUNDLE",), default="the system's"),
+    Setting(
+        "ca-bundle",
+        "text",
+        standard=("ATDATA_CA_BUNDLE",),
+        last="SSL_CERT_FILE",
+        default="the system's; for s3: URLs AWS_CA_BUNDLE, if it is set",
+    ),
     Setting("index", "text", standard=("ATDATA_INDEX",), default="~/.atdata/index.db"),
     Setting("color", "text", standard=("NO_COLOR", "FORCE_COLOR"), default="auto"),
     Setting("no-progress", "flag", default="false"),
     Setting("quiet", "flag", default="false"),
     Setting("verbose", "flag", default="false"),
-    Setting("jobs", "number", ("write", "copy", "inspect", "publish"), default="4 for copy, else the cores"),
+    Setting("jobs", "number", ("write", "copy", "inspect", "publish"), default="the cores", defaults=(("copy", "4"),)),
     Setting("expires", "time", ("resolve",), default="1h"),
     Setting("exit-unchanged", "flag", ("write", "publish"), project=True, default="false"),
     Setting("max-count", "number", _WRITE, project=True, default="10000"),

@@ -94,7 +94,7 @@ _atdata_cli() {
     fi
     case $command in
         write)
-            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --shuffle --seed --compress -j --jobs --engine --part --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
+            options='--from --name --max-count --max-size --shards --shards-multiple-of --key --fields --encoding --embed --embed-root --join --on --include --exclude --schema --null --no-infer --split --split-by --split-from --shuffle --seed --compress -j --jobs --engine --part --if-exists --prune --exit-unchanged --on-error --rejects --max-errors --min-samples --allow-empty --files-from --files0-from --stdin-from-command --depfile --depfile-target --description --tag --license --metadata --index --endpoint-url --profile --region -o --store-option --no-sign-request --retries --timeout --ca-bundle -n --dry-run --json -q --quiet -v --verbose --no-progress --color --config --json-events -h --help'
             case $previous in
                 --from)
                     _atdata_cli_offer "$word" files tar jsonl csv tsv parquet arrow msgpack
@@ -629,7 +629,7 @@ _atdata_cli() {
             esac
             ;;
         login)
-            options='--pds --password-stdin --password-file --password-command --retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
+            options='--pds --password-stdin --password-file --password-command --retries --timeout --ca-bundle --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --pds)
                     :
@@ -666,7 +666,7 @@ _atdata_cli() {
             esac
             ;;
         logout)
-            options='--retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
+            options='--retries --timeout --ca-bundle --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --retries)
                     :
@@ -773,7 +773,7 @@ _atdata_cli() {
             esac
             ;;
         stores)
-            options='--json --color --config --json-events -h --help'
+            options='--json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --color)
                     _atdata_cli_offer "$word" auto always never
@@ -786,7 +786,7 @@ _atdata_cli() {
             esac
             ;;
         doctor)
-            options='--read-only --no-sign-request --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet --color --config --json-events -h --help'
+            options='--read-only --no-sign-request --endpoint-url --profile --region -o --store-option --retries --timeout --ca-bundle --json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --endpoint-url)
                     :
@@ -827,7 +827,7 @@ _atdata_cli() {
             esac
             ;;
         config)
-            options='--json --color --config --json-events -h --help'
+            options='--json -q --quiet -v --verbose --color --config --json-events -h --help'
             case $previous in
                 --color)
                     _atdata_cli_offer "$word" auto always never

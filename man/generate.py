@@ -173,7 +173,7 @@ def _environment(command: Command) -> Iterator[str]:
     settings = [
         one for one in SETTINGS.values() if one.name in own and (not one.commands or command.name in one.commands)
     ]
-    names = {*(one.variable for one in settings), *(name for one in settings for name in one.standard)}
+    names = {*(one.variable for one in settings), *(name for one in settings for name in (*one.standard, one.last))}
     yield from _section("ENVIRONMENT")
     for name, variable in VARIABLES.items():
         if not command.name or name in names or name == "ATDATA_CLI_CONFIG":

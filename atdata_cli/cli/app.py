@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import NoReturn
 
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption
 
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
-from atdata_cli.cli.output import print_error
+from atdata_cli.cli.output import flush_stdout, print_error
 from atdata_cli.cli.signals import handle_signals
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
 
@@ -67,27 +71,49 @@ def main() -> NoReturn:
     handle_signals()
     leave_out_httpx()
     try:
-        app()
-        code = ExitCode.DONE
-    except AtdataError as error:
-        code = error.exit_code
-        if isinstance(error, UsageError) and error.hint is None and arguments and arguments[0] in COMMANDS:
-            error.hint = f"see atdata-cli {arguments[0]} --help"
-        print_error(error, as_json=as_json)
-    except OSError as error:
-        failed = from_os_error(error, str(error.filename or ""), doing="use")
+        code = int(app(standalone_mode=False) or ExitCode.DONE)
+        flush_stdout()
+    except SystemExit as stop:
+        code = _stopped(stop, as_json=as_json)
+    except NoArgsIsHelpError as error:
+        error.show()
+        code = ExitCode.USAGE
+    except Exception as error:
+        failed = _told(error, arguments)
         code = failed.exit_code
         print_error(failed, as_json=as_json)
-    except SystemExit as stop:
-        _exit_as(stop, as_json=as_json)
-    except Exception as error:
-        if not {"-v", "--verbose"}.isdisjoint(arguments):
-            import traceback
+    with suppress(AtdataError):
+        flush_stdout()
+    sys.exit(int(code))
 
-            traceback.print_exc()
-        code = ExitCode.FAILED
-        print_error(_unforeseen(error), as_json=as_json)
-    _leave(code)
+
+def _told(error: Exception, arguments: Sequence[str]) -> AtdataError:
+    """What a person is told of an error."""
+    error = _misread(error) if isinstance(error, ClickException) else error
+    if isinstance(error, UsageError):
+        command = f"atdata-cli {arguments[0]}" if arguments and arguments[0] in COMMANDS else "atdata-cli"
+        error.hint = error.hint or f"see {command} --help"
+    if isinstance(error, AtdataError):
+        return error
+    if isinstance(error, OSError):
+        try:
+            flush_stdout()  # fails again if that is what failed
+        except AtdataError as failed:
+            return failed
+        return from_os_error(error, str(error.filename or ""), doing="use")
+    if not {"-v", "--verbose"}.isdisjoint(arguments):
+        import traceback
+
+        traceback.print_exception(error)
+    return _unforeseen(error)
+
+
+def _misread(error: ClickException) -> UsageError:
+    """What the parser says, without the usage of the whole command."""
+    if not isinstance(error, NoSuchOption):
+        return UsageError(error.format_message().rstrip("."))
+    near = get_close_matches(error.option_name, error.possibilities or (), n=1, cutoff=0.8)
+    return UsageError(error.message, hint=f"did you mean {near[0]}?" if near else None)
 
 
 def _unforeseen(error: Exception) -> AtdataError:
@@ -145,7 +171,8 @@ _STOPPED = {
 _GOING_ON = {"write", "copy", "publish", "commit"}
 
 
-def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
+def _stopped(stop: SystemExit, *, as_json: bool) -> int:
+    """The exit code of a run that was ended, of which a person is told if it was by a signal."""
     code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     stopped = next((exit_code for exit_code in _STOPPED if exit_code == code), None)
     if stopped is not None:
@@ -155,15 +182,4 @@ def _exit_as(stop: SystemExit, *, as_json: bool) -> NoReturn:
         error.exit_code = stopped
         error.code = error.message
         print_error(error, as_json=as_json)
-    elif code == ExitCode.USAGE and as_json:  # the parser has printed its message already
-        print_error(UsageError("wrong usage: see the message above"), as_json=True)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.BROKEN_PIPE
-    sys.exit(int(code))
+    return code

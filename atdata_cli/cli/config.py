@@ -10,6 +10,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.output import Output
 from atdata_cli.cli.settings import NamedStore, Settings
 from atdata_cli.config import SETTINGS, VARIABLES
+from atdata_cli.errors import AtdataError
 from atdata_cli.refs import printable, redact
 
 __all__ = ["config"]
@@ -18,12 +19,17 @@ _MASK = "***"
 _SECRET_WORDS = ("key", "secret", "token", "password", "passwd", "credential", "auth", "sas", "connection_string")
 
 
-def config(json: opt.Json = False, color: opt.ColorWhen = opt.Color.AUTO) -> None:
+def config(
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
     """Show every setting, and where it comes from. What is typed counts more than all of them.
 
     After the command line come the environment, the project's atdata.toml and your own file. Secrets are not shown.
     """
-    output = Output(as_json=json, quiet=False, verbose=False, no_progress=True, color=color)
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
     document = _document(opt.settings())
     if json:
         output.document(document)
@@ -40,7 +46,11 @@ def _document(found: Settings) -> dict[str, Any]:
     return {
         "files": {
             "user": {"path": found.user_file, "exists": os.path.isfile(found.user_file)},
-            "project": {"path": found.project_file, "exists": found.project_file is not None},
+            "project": {
+                "path": found.project_file,
+                "exists": found.project_file is not None,
+                "problem": _problem(found.problem),
+            },
         },
         "settings": list(_settings(found)),
         "stores": {name: _store(store) for name, store in found.stores.items()},
@@ -62,9 +72,15 @@ def _settings(found: Settings) -> Iterator[dict[str, Any]]:
                 "name": setting.name,
                 "command": command or None,
                 "value": redact(told.value) if isinstance(told.value, str) else told.value,
-                "default": setting.default or None,
+                "default": dict(setting.defaults).get(command, setting.default) or None,
                 "origin": told.origin or "default",
             }
+
+
+def _problem(error: AtdataError | None) -> str | None:
+    if error is None:
+        return None
+    return redact(error.message + (f" ({error.hint})" if error.hint else ""))
 
 
 def _store(store: NamedStore) -> dict[str, Any]:
@@ -86,13 +102,16 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(name, value, origin) of everything, as text."""
     for which, file in document["files"].items():
         if file["path"]:
-            yield f"{which} file", printable(file["path"]), "" if file["exists"] else "not there"
+            problem = file.get("problem")
+            wrong = f"not used: {printable(problem)}" if problem else ""
+            yield f"{which} file", printable(file["path"]), wrong if file["exists"] else "not there"
     for one in document["settings"]:
         name = f"{one['command']}.{one['name']}" if one["command"] else one["name"]
         yield name, _text(one["default"] if one["origin"] == "default" else one["value"]), printable(one["origin"])
     for name, store in document["stores"].items():
         said = {key: value for key, value in store.items() if key != "url" and value}
-        yield f"{name}:", printable(store["url"]), " ".join(f"{key}={_text(value)}" for key, value in said.items())
+        reached = " ".join([printable(store["url"]), *(f"{key}={_text(value)}" for key, value in said.items())])
+        yield f"{name}:", reached, printable(document["files"]["user"]["path"])
     for name, value in document["environment"].items():
         yield name, printable(value), "environment"
 

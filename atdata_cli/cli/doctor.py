@@ -33,6 +33,7 @@ def doctor(
     ca_bundle: opt.CaBundle = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
     color: opt.ColorWhen = opt.Color.AUTO,
 ) -> None:
     """Check step by step whether datasets can be written to URL and read from it, and say what to mend.
@@ -41,7 +42,7 @@ def doctor(
     """
     from atdata_cli.stores.doctor import Examination
 
-    output = Output(as_json=json, quiet=quiet, verbose=False, no_progress=True, color=color)
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
     opt.use_network(
         _RETRIES if retries is None and config.get("ATDATA_RETRIES") is None else retries,
         _SECONDS if timeout is None and config.get("ATDATA_TIMEOUT") is None else timeout,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
@@ -13,7 +12,7 @@ import typer
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
 from atdata_cli.cli.listing import entry_document, entry_rows, print_index
-from atdata_cli.cli.output import Output, count, human_bytes
+from atdata_cli.cli.output import Output, count, human_bytes, print_bytes
 from atdata_cli.errors import ExitCode, NotFoundError, UsageError
 from atdata_cli.refs import parse, printable, redact
 from atdata_cli.samples.describe import described_kind, described_range, described_schema
@@ -68,8 +67,8 @@ def inspect(
     from atdata_cli.shards.scan import inspect as look
     from atdata_cli.stores.inputs import StoreFiles
 
-    if field is not None and key is None:
-        raise UsageError("--field needs --key KEY")
+    if field is not None:
+        _check_field(key, json=json)
     if head is not None or key is not None:
         _check_alone(verify=verify, html=html)
     write_report = _page_writer(html, as_json=json)
@@ -152,6 +151,15 @@ def _show_sample(output: Output, sample: Sample, field: str | None) -> None:
         _write_field(sample, field)
 
 
+def _check_field(key: str | None, *, json: bool) -> None:
+    if key is None:
+        raise UsageError("--field needs --key KEY")
+    if json:
+        raise UsageError(
+            "--field writes bytes as they are, --json a document", hint="--key KEY --json has all fields of a sample"
+        )
+
+
 def _check_alone(*, verify: bool, html: str | None) -> None:
     if verify or html is not None:
         option = "--verify" if verify else "--html"
@@ -164,9 +172,12 @@ def _page_writer(html: str | None, *, as_json: bool) -> Callable[..., None] | No
         return None
     if html == "-" and as_json:
         raise UsageError("--html - and --json both want standard output")
-    from atdata_cli.report.page import write_report
+    from atdata_cli.report.page import render, write_report
 
-    return write_report
+    def print_report(info: DatasetInfo, located: Located, files: Files, _: str, *, problems: Sequence[Problem]) -> None:
+        print_bytes(render(info, located, files, problems=problems).encode("utf-8"))
+
+    return print_report if html == "-" else write_report
 
 
 def _write_field(sample: Sample, field: str) -> None:
@@ -185,7 +196,7 @@ def _write_field(sample: Sample, field: str) -> None:
         data = content(value)
     else:
         data = dump_json(value) + b"\n"
-    sys.stdout.buffer.write(data)
+    print_bytes(data)
 
 
 def _print_samples(output: Output, samples: Iterable[Sample]) -> None:

@@ -13,17 +13,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, get_origin
 
 import typer
-from typer._coercion import RuntimeParam, TypeDescriptor, build_runtime_param
+from typer._coercion import RuntimeParam, TypeDescriptor
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
 from atdata_cli.cli.options import ORIGINS, ConfigFile, JsonEvents, exit_codes_help
 from atdata_cli.cli.settings import outranked
+from atdata_cli.errors import UsageError
 
 __all__ = ["LeanCommand", "LeanGroup", "import_webdataset", "leave_out_httpx"]
 
@@ -37,8 +39,24 @@ class _LeanParameters:
         for parameter in parameters:
             if parameter._runtime_param is None:
                 described: TypeDescriptor = parameter.type_descriptor
-                parameter._runtime_param = _Lean(described.parameter_info, described.annotation, described)
+                parameter._runtime_param = _Lean(described.parameter_info, described.annotation)
+                parameter.display_type_rich = partial(_shown_value, parameter)
         return parameters
+
+
+def _shown_value(parameter: Any, ctx: Any) -> str | None:
+    """What help shows behind the name of an option, as the man pages do; nothing behind that of an operand."""
+    if parameter.param_type_name == "argument":
+        return None
+    return parameter.metavar or "|".join(map(str, parameter.type_descriptor.choices or ()))
+
+
+def _shown_operand(parameter: Any) -> str:
+    """``REF``, ``[REF]`` or ``REF...``."""
+    name = parameter.metavar or parameter.name.upper()
+    if parameter.nargs == -1:
+        return name if "..." in name else f"{name}..."
+    return name if parameter.required else f"[{name}]"
 
 
 class LeanCommand(_LeanParameters, TyperCommand):
@@ -49,7 +67,11 @@ class LeanCommand(_LeanParameters, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What is typed and what is configured, without what excludes each other."""
+        ctx.allow_extra_args = True  # so that they come back, and what to do about them can be said
         rest: list[str] = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            hint = f"quote a pattern, to name many: '{os.path.join(os.path.dirname(rest[0]), '*.tar')}'"
+            raise UsageError(f"too many arguments: {' '.join(rest)}", hint=hint if rest[0].endswith(".tar") else None)
         origins = ctx.meta.get(ORIGINS, {})
         if origins:
             by_name = {option[2:]: parameter for parameter in self.params for option in parameter.opts}
@@ -58,6 +80,11 @@ class LeanCommand(_LeanParameters, TyperCommand):
                 if name in by_name:
                     ctx.params[by_name[name].name] = by_name[name].default
         return rest
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The command's operands, as the man pages show them."""
+        operands = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_shown_operand, operands)]
 
 
 def _rank(ctx: Any, parameter: Any) -> int:
@@ -102,48 +129,39 @@ class LeanGroup(_LeanParameters, TyperGroup):
 
 @dataclass(frozen=True)
 class _Lean(RuntimeParam):
-    """Converts what is beyond doubt; everything else, and so every error, is typer's."""
-
-    described: TypeDescriptor
+    """Converts what the options of :mod:`atdata_cli.cli.options` take, and says in their words what is wrong."""
 
     def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
         try:
-            return self._coerced(value, param, ctx)
+            return self._converted(value)
         except typer.BadParameter as error:
             origin = ctx.meta.get(ORIGINS, {}).get(param.name)
             source = ctx.get_parameter_source(param.name)
-            if origin is not None and source is not None and source.name == "DEFAULT_MAP":
-                error.message += f" ({origin.origin} says so)"
-            raise
-
-    def _coerced(self, value: Any, param: Any, ctx: Any) -> Any:
-        kind: Any = self.annotation
-        if isinstance(kind, enum.EnumMeta) and value not in list(kind):
-            names = ", ".join(map(str, kind))
-            raise typer.BadParameter(f"{value!r} is none of {names}", ctx=ctx, param=param)
-        try:
-            return self._converted(value)
-        except ValueError:
-            return build_runtime_param(self.described).coerce(value, param=param, ctx=ctx)
+            named = source is not None and source.name == "DEFAULT_MAP" and origin is not None
+            hint = f"{origin.origin} says so" if named else None
+            raise UsageError(f"{max(param.opts, key=len)}: {error.message}", hint=hint) from error
 
     def _converted(self, value: Any) -> Any:
-        """*value* as its parameter's type; ValueError if that takes more than a look."""
         kind: Any = self.annotation
         if self.parameter_info.parser is not None:
             return self.parameter_info.parser(value)
-        if type(value) is kind and self._in_range(value):
-            return value
-        if get_origin(kind) is list and get_args(kind) == (str,) and all(type(item) is str for item in value):
-            return list(value)
-        if kind is int and type(value) is str and value.isascii() and value.isdigit() and self._in_range(int(value)):
-            return int(value)
+        if kind is int:
+            return self._number(value)
         if isinstance(kind, enum.EnumMeta):
+            if value not in list(kind):
+                raise typer.BadParameter(f"{value!r} is none of {', '.join(map(str, kind))}")
             return kind(value)
-        raise ValueError(value)
+        return list(value) if get_origin(kind) is list else value
 
-    def _in_range(self, value: Any) -> bool:
-        low, high = self.parameter_info.min, self.parameter_info.max
-        return (low is None or value >= low) and (high is None or value <= high)
+    def _number(self, value: Any) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not a whole number") from None
+        low = self.parameter_info.min
+        if low is not None and number < low:
+            raise typer.BadParameter(f"must be at least {low}")
+        return number
 
 
 def import_webdataset() -> None:

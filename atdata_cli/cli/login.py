@@ -41,6 +41,7 @@ def login(
     ca_bundle: opt.CaBundle = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
     color: opt.ColorWhen = opt.Color.AUTO,
 ) -> None:
     """Log in to an account of the AT Protocol, and keep the session for later runs.
@@ -50,7 +51,7 @@ def login(
     """
     from atdata_cli.atproto.session import Session
 
-    output = Output(as_json=as_json, quiet=quiet, verbose=False, no_progress=True, color=color)
+    output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
     opt.use_network(retries, timeout, ca_bundle)
     if sum(map(bool, (password_stdin, password_file, password_command))) > 1:
         raise UsageError("--password-stdin, --password-file and --password-command exclude each other")
@@ -128,12 +129,13 @@ def logout(
     ca_bundle: opt.CaBundle = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
     color: opt.ColorWhen = opt.Color.AUTO,
 ) -> None:
     """End the session that login has kept, on the server and here."""
     from atdata_cli.atproto.session import Session
 
-    output = Output(as_json=as_json, quiet=quiet, verbose=False, no_progress=True, color=color)
+    output = Output(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
     opt.use_network(retries, timeout, ca_bundle)
     session = Session.stored(handle)
     session.logout()

@@ -290,7 +290,9 @@ Version = Annotated[
 
 # Common to all commands.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no messages, and no list of what was done, unless it fails.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", "-n", help="Print the plan, write nothing; same exit code as the real run.")
@@ -506,7 +508,8 @@ Reference = Annotated[
 Head = Annotated[int | None, typer.Option(metavar="N", min=1, help="Show the first N samples.")]
 SampleKey = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Show the sample KEY.")]
 SampleField = Annotated[
-    str | None, typer.Option("--field", metavar="F", help="With --key: write field F to stdout, byte for byte.")
+    str | None,
+    typer.Option("--field", metavar="F", help="With --key: write field F to stdout, byte for byte; not with --json."),
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check every byte; list everything that is wrong.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; default the cores.")]
@@ -549,16 +552,16 @@ OutputFile = Annotated[
 
 
 def parse_duration(text: str) -> int:
-    """Seconds of ``90s``, ``15m``, ``1h`` or ``7d``, at most 7 days.
+    """Seconds of ``90``, ``90s``, ``15m``, ``1h`` or ``7d``, at most 7 days.
 
     Raises
     ------
     typer.BadParameter : it is no duration, or S3 signs nothing for so long.
     """
-    match = re.fullmatch(r"([0-9]{1,9})\s*([smhd])", str(text).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,9})\s*([smhd]?)", str(text).strip().lower())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration; 90s, 15m, 1h and 7d are")
-    seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+        raise typer.BadParameter(f"{text!r} is no duration; 90, 90s, 15m, 1h and 7d are")
+    seconds = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
     if not 1 <= seconds <= 7 * 86400:
         raise typer.BadParameter(f"{text}: signed URLs are good for 1s to 7d")
     return seconds
@@ -569,10 +572,13 @@ Expires = Annotated[
     typer.Option(
         metavar="TIME",
         parser=parse_duration,
-        help="How long signed URLs are good: 90s, 15m, 12h, at most 7d; default 1h.",
+        help="How long signed URLs are good: 90, 90s, 15m, 12h, at most 7d; default 1h.",
     ),
 ]
 NoSignRequest = Annotated[bool, typer.Option("--no-sign-request", help="Use no credentials, sign nothing.")]
+ReadUnsigned = Annotated[
+    bool, typer.Option("--no-sign-request", help="Read SOURCEs without credentials, as from a public bucket.")
+]
 Canonical = Annotated[
     bool, typer.Option("--canonical", help="Print the stores' own URLs (s3://...), which never expire.")
 ]

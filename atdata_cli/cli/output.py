@@ -18,7 +18,7 @@ from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
 from atdata_cli.words import count, human_bytes
 
-__all__ = ["EVENTS", "Output", "Progress", "count", "human_bytes", "print_error"]
+__all__ = ["EVENTS", "Output", "Progress", "count", "flush_stdout", "human_bytes", "print_bytes", "print_error"]
 
 EVENTS = "atdata_cli.events"
 """Where a command's context says, in ``meta``, that ``--json-events`` is given."""
@@ -55,14 +55,33 @@ def _print(text: str) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
-    try:
+    with _stdout():
         print(text, flush=True)
+
+
+def print_bytes(data: bytes) -> None:
+    """Write to stdout, at once, byte for byte."""
+    with _stdout():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _stdout() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         # What Python still holds for stdout must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise SystemExit(ExitCode.BROKEN_PIPE) from None
         raise from_os_error(error, "standard output", doing="write to") from error
+
+
+def flush_stdout() -> None:
+    """Write what others have left to be written."""
+    with _stdout():
+        sys.stdout.flush()
 
 
 class _Position(Protocol):

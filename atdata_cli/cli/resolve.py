@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json as jsonlib
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.output import Output, count
+from atdata_cli.cli.output import Output, count, print_bytes
 from atdata_cli.errors import UsageError, from_os_error
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _write(text: str, path: str | None) -> None:
     """To stdout, or to a file for its owner's eyes only, which appears whole."""
     data = text.encode("utf-8", "surrogateescape")
     if path is None or path == "-":
-        sys.stdout.buffer.write(data)
+        print_bytes(data)
         return
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe, or /dev/stdout

@@ -14,13 +14,15 @@ from typing import Any
 
 from atdata_cli import config
 from atdata_cli.config import PROJECT_FILE, SETTINGS, Setting
-from atdata_cli.errors import UsageError, from_os_error
+from atdata_cli.errors import AtdataError, UsageError, from_os_error
 from atdata_cli.refs import join, local_path, scheme
 
 __all__ = ["NamedStore", "Settings", "Value", "load"]
 
 _LONGEST = 1 << 20
+_COLORS = {"NO_COLOR": "never", "FORCE_COLOR": "always"}  # whatever their value
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_OF_PROJECTS = frozenset({"write"})  # the commands whose options a project's file sets
 _STORE_NAME = r"[A-Za-z][A-Za-z0-9-]+"
 _STORE_KEYS = ("url", "endpoint-url", "profile", "region", "no-sign-request", "options")
 
@@ -65,6 +67,7 @@ class Settings:
     user_file, project_file : paths; None for a project's file that is not there.
     user, project : what they hold: table (a command's name, or empty for all) to name to value.
     stores : the user's named stores.
+    problem : why the project's file cannot be used.
     """
 
     user_file: str
@@ -72,6 +75,7 @@ class Settings:
     user: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     project: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stores: Mapping[str, NamedStore] = field(default_factory=dict)
+    problem: AtdataError | None = None
 
     def value(self, setting: Setting, command: str) -> Value:
         """What a setting is for a command, unless the command line says otherwise."""
@@ -81,16 +85,24 @@ class Settings:
         for name in setting.standard:
             text = config.get(name)
             if text is not None:
-                return Value(text, name, 3, standard=True)
+                return Value(_COLORS.get(name, text), name, 3, standard=True)
         if setting.name in self.project.get(command, {}):
             return Value(self.project[command][setting.name], self.project_file or "", 2)
         for table in (command, ""):
             if setting.name in self.user.get(table, {}):
                 return Value(self.user[table][setting.name], self.user_file, 1)
-        return Value(None)
+        text = config.get(setting.last) if setting.last else None
+        return Value(None) if text is None else Value(text, setting.last, standard=True)
 
     def defaults(self, command: str) -> dict[str, Value]:
-        """What options of a command are set to, by their names; standard variables are left to those who read them."""
+        """What options of a command are set to, by their names; standard variables are left to those who read them.
+
+        Raises
+        ------
+        AtdataError : the project's file, which counts for this command, is not what it should be.
+        """
+        if self.problem is not None and command in _OF_PROJECTS:
+            raise self.problem
         found = {
             setting.name: self.value(setting, command)
             for setting in SETTINGS.values()
@@ -124,15 +136,21 @@ def load(file: str | None = None) -> Settings:
 
     Raises
     ------
-    UsageError : a file is not what it should be.
+    UsageError : the user's file is not what it should be.
     AtdataError : it cannot be read.
     """
     named = file if file is not None else config.get("ATDATA_CLI_CONFIG")
     user_file = named if named is not None else config.config_file()
     user, stores = _user_tables(_parsed(user_file, needed=named is not None), user_file)
     project_file = _project_file()
-    project = {} if project_file is None else _project_tables(_parsed(project_file), project_file, user_file)
-    return Settings(user_file, project_file, user, project, stores)
+    project: _Tables = {}
+    problem = None
+    if project_file is not None:
+        try:
+            project = _project_tables(_parsed(project_file), project_file, user_file)
+        except AtdataError as error:
+            problem = error
+    return Settings(user_file, project_file, user, project, stores, problem)
 
 
 def _project_file() -> str | None:

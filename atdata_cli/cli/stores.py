@@ -19,7 +19,12 @@ _COLUMNS = ("scheme", "ready", "read", "write", "stream", "sign", "atomic", "sto
 _ANSWERS = {True: "yes", False: "no", None: "?"}
 
 
-def stores(json: opt.Json = False, color: opt.ColorWhen = opt.Color.AUTO) -> None:
+def stores(
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    color: opt.ColorWhen = opt.Color.AUTO,
+) -> None:
     """List the kinds of places that datasets can be in, and what each can do and needs.
 
     Columns: whether it is ready or which package to install; whether datasets are read from it, written to it, read as
@@ -27,7 +32,7 @@ def stores(json: opt.Json = False, color: opt.ColorWhen = opt.Color.AUTO) -> Non
     """
     from atdata_cli.stores.known import kinds
 
-    output = Output(as_json=json, quiet=False, verbose=False, no_progress=True, color=color)
+    output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=True, color=color)
     found = list(kinds())
     named = opt.settings().stores
     if json:

@@ -110,4 +110,4 @@ def _tell(output: Output, urls: Sequence[str], what: str, *, dry_run: bool) -> N
         return
     if not output.quiet:
         output.data(urls)
-    output.say(f"{'would remove' if dry_run else 'removed'} {what}")
+    output.say(f"{'would remove' if dry_run else 'removed'} {what}" if urls else "nothing to remove")

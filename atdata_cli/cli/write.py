@@ -21,7 +21,19 @@ from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.config import local_index, s3_endpoint_url
 from atdata_cli.errors import DataError, ExitCode, NotFoundError, UsageError
-from atdata_cli.refs import LOCAL_INDEX, MANIFEST, as_name, basename, in_index, local_path, parent, parse, scheme, stem
+from atdata_cli.refs import (
+    LOCAL_INDEX,
+    MANIFEST,
+    as_name,
+    basename,
+    in_index,
+    local_path,
+    parent,
+    parse,
+    redact,
+    scheme,
+    stem,
+)
 from atdata_cli.words import totals
 
 if TYPE_CHECKING:
@@ -43,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _LOCAL_ENGINE = "local"
+_SHOWN_REJECTS = 10
 _SECRET = re.compile("secret|password|passwd|token|key|credential|connection", re.IGNORECASE)
 
 
@@ -97,6 +110,7 @@ def write(
     profile: opt.Profile = None,
     region: opt.Region = None,
     store_option: opt.StoreOption = None,
+    no_sign_request: opt.ReadUnsigned = False,
     retries: opt.Retries = None,
     timeout: opt.Timeout = None,
     ca_bundle: opt.CaBundle = None,
@@ -118,7 +132,7 @@ def write(
     opt.use_network(retries, timeout, ca_bundle)
     operands = _operands(paths or [], files_from, files0_from, from_command=stdin_from_command)
     reaching = (endpoint_url, profile, region, store_option)
-    stores = opt.store_options(*reaching, operand="source")
+    stores = opt.store_options(*reaching, operand="source", anonymous=no_sign_request)
     reading = ReadOptions(
         kind=from_,
         include=tuple(include or ()),
@@ -152,6 +166,8 @@ def write(
         allow_empty=allow_empty,
         reading=reading.identity() or None,
     )
+    if store_option and not (embed or join):  # the files that rows name may be anywhere
+        _check_options_have_a_store([*operands.sources, operands.dest, *([schema] if schema else [])])
     said = {"description": description, "tags": tag, "license_": license_, "metadata": metadata}
     target = _entry(operands.dest)
     if target is None and any(value is not None for value in said.values()):
@@ -227,6 +243,11 @@ def _operands(
     if "-" in paths[:-1] and len(paths) > 2:
         raise UsageError("standard input ('-') is the only SOURCE, or none")
     return _Operands([opt.expand(path, "source") for path in paths[:-1]], _dest(paths[-1]))
+
+
+def _check_options_have_a_store(places: Sequence[str]) -> None:
+    if all(scheme(place) in ("", "file") and (os.path.lexists(place) or not in_index(place)) for place in places):
+        raise UsageError("-o, --store-option is for stores with options; files on disk have none")
 
 
 def _dest(path: str) -> str:
@@ -564,7 +585,9 @@ class _Write:
         urls = list(store.write_shards(feed.mappings(), prefix=prefix, **given))
         self._check(rejects)
         if self.output.as_json:
-            self.output.document({"status": "written", "shards": [{"url": url} for url in urls]})
+            self.output.document(
+                {"status": "written", "shards": [{"url": url} for url in urls], "rejects": _first_rejects(rejects)}
+            )
         else:
             self.output.data(urls)
         return ExitCode.REJECTED if rejects.count else ExitCode.DONE
@@ -605,7 +628,7 @@ class _Write:
         for warning in result.warnings:
             self.output.warn(warning)
         if self.output.as_json:
-            document = {**_document(result, store), "pruned": pruned}
+            document = {**_document(result, store), "rejects": _first_rejects(rejects), "pruned": pruned}
             if self.part is not None:
                 document["manifest"] = None  # until all parts are committed
             if published is not None:
@@ -637,14 +660,15 @@ class _Write:
         manifest = result.manifest
         made = sum(1 for _ in result.shards())
         whole = totals(manifest.samples, made, manifest.bytes)
-        url = store.url(posixpath.join(result.prefix, "manifest.json"))
+        # Parts have none until they are committed.
+        url = "" if self.part else f", {store.url(posixpath.join(result.prefix, MANIFEST))}"
         if result.status == "planned":
             for line in _plan(result, store):
                 self.output.say(line)
         elif result.status == "unchanged":
-            self.output.say(f"unchanged, 0 uploaded: {whole}, {url}", style="2")
+            self.output.say(f"unchanged, 0 uploaded: {whole}{url}", style="2")
         else:
-            self.output.say(f"wrote {whole}" + ("" if self.part else f", {url}"), style="32")
+            self.output.say(f"wrote {whole}{url}", style="32")
             if len(result.stored) < made:
                 size = human_bytes(sum(row.bytes for row in result.stored))
                 self.output.say(f"{count(len(result.stored), 'shard')} uploaded, {size}; the others were there")
@@ -652,14 +676,13 @@ class _Write:
             self.output.detail(f"{row.sha256 or '-'}  {row.samples}  {row.bytes}  {store.url(name)}")
 
     def _tell_rejected(self, rejects: Rejects) -> None:
-        shown = 10
-        for reject in rejects.listed[:shown]:
+        for reject in rejects.listed[:_SHOWN_REJECTS]:
             self.output.say(f"rejected: {reject.where}: {reject.reason}")
-        more = rejects.count - shown
-        where = f"; all are in {self.rejects_file}" if self.rejects_file and not self.dry_run else ""
-        self.output.say(
-            f"{count(rejects.count, 'sample')} rejected{where}" + (f" ({more} not shown)" if more > 0 else "")
-        )
+        more = rejects.count - _SHOWN_REJECTS
+        kept = self.rejects_file is not None and not self.dry_run
+        where = f"; all are in {self.rejects_file}" if kept else ""
+        rest = f" ({more} not shown{'' if kept else '; --rejects FILE keeps all'})" if more > 0 else ""
+        self.output.say(f"{count(rejects.count, 'sample')} rejected{where}{rest}")
 
 
 def _modified(url: str) -> int:
@@ -691,6 +714,12 @@ class _EntryPlaces:
     def url(self, name: str) -> str:
         """Of a shard, or of what says which they are."""
         return self._entry if basename(name) == MANIFEST else self._urls.get(name, f"@{name}")
+
+
+def _first_rejects(rejects: Rejects) -> list[dict[str, str]]:
+    """What was left out first, and why."""
+    shown = rejects.listed[:_SHOWN_REJECTS]
+    return [{"where": redact(reject.where), "reason": redact(reject.reason)} for reject in shown]
 
 
 def _plan(result: WriteResult, store: _Places) -> Iterator[str]:

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +50,7 @@ def write_report(
 
     Parameters
     ----------
-    path : where to; ``-`` is standard output.
+    path : where to.
     problems : what a check of every byte found; None if there was none.
 
     Raises
@@ -59,9 +58,6 @@ def write_report(
     AtdataError : the file cannot be written.
     """
     page = render(info, located, files, problems=problems).encode("utf-8")
-    if path == "-":
-        sys.stdout.buffer.write(page)
-        return
     try:
         _write_file(path, page)
     except OSError as error:

@@ -21,6 +21,7 @@ from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, is_split_manifest, shard_row
 from atdata_cli.shards.plan import shard_name
 from atdata_cli.shards.protocols import ObjectInfo, ShardStore
+from atdata_cli.words import typed_size
 
 __all__ = ["PARTS", "PLAN", "STATE", "Destination", "Held", "Place", "ShardNames", "is_shard_name"]
 
@@ -707,9 +708,11 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str
         there, here = (json.dumps(side.get(name), sort_keys=True) for side in (theirs, ours))
         if there != here:
             option = "--" + name.replace("_", "-")
-            found.append(f"{option} {_shown(there)} there, {_shown(here)} here")
+            found.append(f"{option} {_shown(name, there)} there, {_shown(name, here)} here")
     return found
 
 
-def _shown(text: str) -> str:
+def _shown(name: str, text: str) -> str:
+    if name == "max_size" and text.isdecimal():
+        return typed_size(int(text))
     return "default" if text == "null" else text if len(text) <= 60 else text[:57] + "…"

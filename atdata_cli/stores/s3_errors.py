@@ -115,7 +115,8 @@ _FINAL_CODES = frozenset({"PreconditionFailed", "412", "NoSuchUpload"})
 
 _NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile (AWS_PROFILE or --profile); "
-    "a public bucket needs none: --no-sign-request, or no-sign-request = true of a named store"
+    "to read a public bucket none are needed: --no-sign-request (copy: --source-no-sign-request), or "
+    "no-sign-request = true of a named store"
 )
 
 # botocore's and aiohttp's classes by name: importing them here would load those libraries with this module.

@@ -87,6 +87,12 @@ def test_a_projects_file_is_found_from_below_in_its_repository_only(cli, tmp_pat
 def test_what_a_projects_file_may_not_say(cli, tmp_path, rows_file, text, word):
     (tmp_path / "atdata.toml").write_text(text)
     cli("write", "rows.jsonl", "out").failed(2, word, "atdata.toml")
+    # It is nothing to the other commands.
+    assert cli("inspect", "rows.jsonl.tar").code == 3
+    assert word in cli("config", "--json").document["files"]["project"]["problem"]
+    (row,) = [line for line in cli("config").lines if line.startswith("project file\t")]
+    assert "\tnot used: " in row
+    assert word in row
 
 
 @pytest.mark.parametrize(
@@ -119,7 +125,7 @@ def test_another_file_instead_of_the_users(cli, tmp_path, rows_file):
 def test_a_value_that_is_wrong_says_where_it_stands(cli, rows_file):
     ran = cli("write", "rows.jsonl", "out", env={"ATDATA_CLI_MAX_SIZE": "big"})
     assert ran.code == 2
-    assert "ATDATA_CLI_MAX_SIZE" in ran.err
+    assert "(ATDATA_CLI_MAX_SIZE says so)" in ran.err
     ran = cli("write", "rows.jsonl", "out", env={"ATDATA_CLI_NO_INFER": "perhaps"})
     ran.failed(2, "ATDATA_CLI_NO_INFER")
 
@@ -133,6 +139,26 @@ def test_standard_variables_come_before_files(cli, tmp_path):
     assert told["retries"] == (2, str(tmp_path / "home/.config/atdata-cli/config.toml"))
     assert ran.document["environment"]["AWS_SECRET_ACCESS_KEY"] == "***"
     assert "hush" not in ran.out + cli("config", env=env).out
+
+
+def test_what_is_shown_is_what_holds(cli, tmp_path):
+    def shown(**env: str) -> dict[str, tuple[str, str]]:
+        rows = [line.split("\t") for line in cli("config", env=env).lines]
+        return {name: (value, origin) for name, value, origin in rows}
+
+    told = shown()
+    assert told["write.jobs"] == ("the cores", "default")
+    assert told["copy.jobs"] == ("4", "default")
+    assert told["color"] == ("auto", "default")
+    assert told["ca-bundle"][1] == "default"
+    told = shown(SSL_CERT_FILE="/ca.pem", NO_COLOR="1")
+    assert told["ca-bundle"] == ("/ca.pem", "SSL_CERT_FILE")
+    assert told["color"] == ("never", "NO_COLOR")
+    assert shown(FORCE_COLOR="1")["color"] == ("always", "FORCE_COLOR")
+    path = user_file(tmp_path, 'ca-bundle = "/own.pem"\n[stores.prod]\nurl = "s3://b/x"\nprofile = "lab"\n')
+    told = shown(SSL_CERT_FILE="/ca.pem")
+    assert told["ca-bundle"] == ("/own.pem", str(path))
+    assert told["prod:"] == ("s3://b/x profile=lab", str(path))
 
 
 def test_secrets_of_named_stores_are_masked(cli, tmp_path):

@@ -67,6 +67,9 @@ def test_samples_and_fields(cli, datasets, photos):
     cli("inspect", "r", "--key", "nope").failed(3, "nope")
     cli("inspect", "r", "--key", "0000000008", "--field", "nope").failed(3, "nope", "tags")
     cli("inspect", "r", "--field", "x").failed(2, "--key")
+    ran = cli("inspect", "r", "--key", "0000000007", "--field", "text", "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--key KEY --json" in json.loads(ran.err)["error"]["hint"]
 
 
 def test_what_cannot_be_inspected(cli, datasets, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from atdata_cli.cli.app import COMMANDS
 from tests.servers.seaweed import filesystem
 
 
@@ -42,6 +43,15 @@ def test_nothing_outside_the_root_is_embedded(cli, tmp_path):
     assert ran.code == 1
     assert "hush" not in ran.err
     assert "'../secret.txt'" in ran.err
+
+
+def test_every_command_has_the_common_options(cli):
+    for command in COMMANDS:
+        told = cli(command, "--help").out
+        assert all(option in told for option in ("--json", "-q, --quiet", "-v, --verbose", "--color", "--config")), told
+    # What a command is asked for is printed all the same.
+    assert cli("stores", "-q").out == cli("stores", "-v").out != ""
+    assert cli("config", "-q").lines
 
 
 def test_verbose_says_more(cli, rows_file):

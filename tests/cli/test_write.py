@@ -309,6 +309,11 @@ def test_rejects_are_listed_skipped_and_counted(cli, tmp_path):
     # Rejected records keep their number, so that the others' keys stay.
     assert [sample["__key__"] for sample in read_back(tmp_path / "out")][:4] == [f"{n:010d}" for n in (0, 1, 3, 4)]
     cli("write", "r.jsonl", "max", "--on-error", "skip", "--max-errors", "2").failed(1, "--max-errors")
+    told = cli("write", "r.jsonl", "told", "--on-error", "skip", "--json").document["rejects"]
+    assert told == [{"where": reject["where"], "reason": reject["reason"]} for reject in rejects]
+    (tmp_path / "many.jsonl").write_text("{}\n" + "broken\n" * 14)
+    ran = cli("write", "many.jsonl", "few", "--on-error", "skip")
+    assert ran.err.endswith("14 samples rejected (4 not shown; --rejects FILE keeps all)\n")
 
 
 def test_keys_from_fields_and_templates(cli, tmp_path):

@@ -55,6 +55,7 @@ def everything(folder: Path) -> set[str]:
         (["rows.jsonl", "out", "--rejects", "nowhere/r.jsonl"], 3, ["nowhere/r.jsonl"]),
         (["rows.jsonl", "out", "--rejects", "-"], 2, ["--rejects"]),
         (["rows.jsonl", "out", "-o", "novalue"], 2, ["KEY=VALUE"]),
+        (["rows.jsonl", "out", "-o", "foo=bar"], 2, ["--store-option", "on disk"]),
         (["bad.jsonl", "out"], 1, ["bad.jsonl:2"]),
         (["noext", "out"], 1, ["noext/README"]),
         (["cut.jsonl.gz", "out"], 1, ["cut.jsonl.gz"]),

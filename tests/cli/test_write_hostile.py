@@ -182,10 +182,23 @@ def test_a_closed_pipe_has_its_own_exit_code(rows_file, tmp_path):
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
-def test_a_full_stdout_is_told(rows_file, tmp_path):
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["write", "rows.jsonl", "out"],
+        ["resolve", "small"],
+        ["inspect", "small", "--key", "0000000000", "--field", "a"],
+        ["inspect", "small", "--html", "-"],
+        ["inspect", "--help"],
+        ["--version"],
+    ],
+)
+def test_a_full_stdout_is_told(cli, rows_file, tmp_path, line):
+    (tmp_path / "small.jsonl").write_text('{"a": 1}\n')
+    assert cli("write", "small.jsonl", "small").code == 0
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
-            [str(COMMAND), "write", "rows.jsonl", "out"],
+            [str(COMMAND), *line],
             cwd=tmp_path,
             env=environment(tmp_path),
             stdout=full,
@@ -194,7 +207,7 @@ def test_a_full_stdout_is_told(rows_file, tmp_path):
             check=False,
         )
     assert ran.returncode == 1
-    assert ran.stderr.startswith("atdata-cli: standard output: ")
+    assert ran.stderr.startswith("atdata-cli: standard output: cannot write to it")
     assert len(ran.stderr.splitlines()) == 1
 
 

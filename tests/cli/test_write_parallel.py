@@ -21,6 +21,9 @@ def test_parts(cli, rows_file, tmp_path):
         ran = cli("write", str(rows_file), "parts", *options, "--part", number)
         assert ran.code == 0, ran.err
         assert "when all parts are done: atdata-cli commit parts" in ran.err
+    again = cli("write", str(rows_file), "parts", *options, "--part", "1/2")
+    assert "unchanged" in again.err
+    assert "manifest.json" not in again.err
     early = cli("inspect", "parts")
     assert early.code == 6
     committed = cli("commit", "parts")

@@ -56,6 +56,10 @@ def test_sources_in_s3(cli, s3_env, s3_bucket, rows_file, photos, tmp_path, s3_s
         assert ran.code == 0, ran.err
         assert cli("write", name, f"local-{name}", *options).code == 0
         assert tree(tmp_path / f"from-{name}") == tree(tmp_path / f"local-{name}")
+    # Without credentials only the sources are read: this bucket is not public.
+    assert cli("write", "rows.jsonl", f"s3://{s3_bucket}/signed", "--no-sign-request", env=s3_env).code == 0
+    source = f"s3://{s3_bucket}/in/rows.jsonl"
+    cli("write", source, f"s3://{s3_bucket}/unsigned", "--no-sign-request", env=s3_env).failed(4, source)
     # A dataset in S3 is a source like any other.
     assert cli("write", "local-photos", f"s3://{s3_bucket}/again", env=s3_env).code == 0
     assert cli("write", f"s3://{s3_bucket}/again", "back", env=s3_env).code == 0

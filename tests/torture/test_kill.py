@@ -71,7 +71,7 @@ LIMIT = ("--max-count", "200")
 SPLIT = ("--split", "a=0.5,b=0.5")
 UPDATE = ("--if-exists", "update")
 CASES = {
-    "files": Case(files, ("src", "--max-count", "4", "-o", "part_size=5M"), points=(3, 40)),
+    "files": Case(files, ("src", "--max-count", "4"), points=(3, 40)),
     "update": Case(rows, ("rows.jsonl", *LIMIT, *UPDATE), True, points=(1, 25)),
     "splits": Case(rows, ("rows.jsonl", *LIMIT, *SPLIT, *UPDATE), True, points=(1, 20)),
     "stream": Case(rows, ("-", "--from", "jsonl", *LIMIT, "--name", "rows"), stdin="rows.jsonl"),
@@ -80,6 +80,8 @@ CASES = {
 
 class Disk:
     """The destination is a folder."""
+
+    options: tuple[str, ...] = ()
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
@@ -119,6 +121,8 @@ class Disk:
 
 class S3:
     """The destination is a prefix in S3, behind a proxy."""
+
+    options = ("-o", "part_size=5M")
 
     def __init__(self, tool: Tool, proxy: FaultyProxy, server: S3Server, store: S3DataStore) -> None:
         tool.env = {**tool.env, "AWS_ENDPOINT_URL": proxy.url}
@@ -192,7 +196,7 @@ def campaigns() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "jobs", "count", "seed"), list(campaigns()))
 def test_killed_and_repeated(place: Disk | S3, tool: Tool, name: str, jobs: tuple[str, ...], count: int, seed: int):
     case = CASES[name]
-    arguments = ("write", *case.arguments[:1], "DEST", *case.arguments[1:], *jobs)
+    arguments = ("write", *case.arguments[:1], "DEST", *case.arguments[1:], *place.options, *jobs)
     stdin = None if case.stdin is None else tool.folder / case.stdin
 
     def line(dest: str) -> tuple[str, ...]:

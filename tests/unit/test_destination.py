@@ -86,6 +86,15 @@ def test_another_jobs_dataset_can_be_updated(there):
 
 
 @pytest.mark.parametrize(
+    ("size", "shown"),
+    [(512 << 20, "512M"), (1 << 40, "1T"), (1536 << 20, "1536M"), (10**9, "1GB"), (1500, "1500"), (1000001, "1000001")],
+)
+def test_sizes_that_differ_are_told_as_they_are_typed(there, size, shown):
+    put(there, "manifest.json", manifest(Job.of([], WriteOptions(name="mine", max_size=size))))
+    assert f"--max-size {shown} there, default here" in there.survey(JOB).differs
+
+
+@pytest.mark.parametrize(
     ("name", "data", "error", "words"),
     [
         ("manifest.json", b"{}", IntegrityError, "no dataset manifest"),
