@@ -399,6 +399,17 @@ def test_lists_of_sources(cli, tmp_path):
     assert order("br") == ["b", "a"]
 
 
+def test_files_of_several_folders(cli, photos, tmp_path):
+    chosen = sorted(photos.glob("*/*.jpg"), reverse=True)
+    keys = [str(path.relative_to(photos).with_suffix("")) for path in chosen]
+    listed = "".join(f"photos/{key}.jpg\0" for key in keys).encode()
+    assert cli("write", "--files0-from", "-", "l", "--json", stdin=listed).document["name"] == chosen[0].stem
+    assert [sample["__key__"] for sample in read_back(tmp_path / "l")] == keys
+    assert cli("write", *map(str, chosen), "l", "--json").document["status"] == "unchanged"
+    assert cli("write", "photos/*/*.jpg", "g").code == 0
+    assert [sample["__key__"] for sample in read_back(tmp_path / "g")] == keys[::-1]
+
+
 def test_output_modes(cli, rows_file, tmp_path):
     ran = cli("write", "rows.jsonl", "q", "--quiet")
     assert (ran.code, ran.err, ran.out) == (0, "", "")

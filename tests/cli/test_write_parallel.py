@@ -33,6 +33,14 @@ def test_parts(cli, rows_file, tmp_path):
     assert cli("commit", "parts", "--json").document["status"] == "unchanged"
 
 
+def test_parts_with_names_are_called_by_their_dest(cli, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"n": 1}\n')
+        assert cli("write", f"{name}.jsonl", "in/all", "--part", name).code == 0
+    assert cli("commit", "in/all").code == 0
+    assert cli("inspect", "in/all", "--json").document["name"] == "all"
+
+
 def test_parts_of_a_job_array(cli, rows_file):
     assert cli("write", str(rows_file), "out", "--part", "auto").code == 2
     for number in ("1", "2"):
