@@ -136,7 +136,12 @@ class Rejects:
     def error(self) -> DataError:
         """What a failing run ends with."""
         first = self.listed[0]
-        many = f"{self.count} samples cannot be written; the first: " if self.count > 1 else ""
+        if self.count < _MAX_LISTED:
+            many = f"{self.count} samples cannot be written; the first: " if self.count > 1 else ""
+        else:  # nobody looked any further
+            many = (
+                f"the first {_MAX_LISTED:,} samples that cannot be written are listed, there may be more; the first: "
+            )
         return DataError(
             many + first.reason, url=first.where, hint="mend the input, or leave such samples out with --on-error skip"
         )

@@ -309,6 +309,8 @@ def test_rejects_are_listed_skipped_and_counted(cli, tmp_path):
     # Rejected records keep their number, so that the others' keys stay.
     assert [sample["__key__"] for sample in read_back(tmp_path / "out")][:4] == [f"{n:010d}" for n in (0, 1, 3, 4)]
     cli("write", "r.jsonl", "max", "--on-error", "skip", "--max-errors", "2").failed(1, "--max-errors")
+    (tmp_path / "n.jsonl").write_text("1\n" * 3000)
+    cli("write", "n.jsonl", "n").failed(1, "n.jsonl:1: the first 1,000 samples", "there may be more")
 
 
 def test_keys_from_fields_and_templates(cli, tmp_path):
