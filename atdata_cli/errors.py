@@ -22,6 +22,7 @@ __all__ = [
     "UntrustedError",
     "UsageError",
     "from_os_error",
+    "lost_shard",
     "starved",
 ]
 
@@ -196,6 +197,15 @@ _HINTS = {
     errno.ENOMEM: _MEMORY,
     errno.ENAMETOOLONG: "shorten the name",
 }
+
+
+def lost_shard(url: str) -> IntegrityError:
+    """What it means that nothing is at the *url* of a shard that a manifest names."""
+    return IntegrityError(
+        "the manifest names a shard that is not there",
+        url=url,
+        hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
+    )
 
 
 def starved(error: BaseException) -> AtdataError | None:
