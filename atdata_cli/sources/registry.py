@@ -170,7 +170,12 @@ class _Finder:
 
     def _stream(self) -> _Found:
         kind = self._options.kind
-        if kind is None or kind == FILES:
+        if kind == FILES:
+            raise UsageError(
+                "standard input is one stream, not files",
+                hint="pack them: tar -cf - FOLDER | atdata-cli write - DEST --from tar",
+            )
+        if kind is None:
             raise UsageError(
                 "standard input needs --from FORMAT", hint="one of " + ", ".join(k for k in KINDS if k != FILES)
             )

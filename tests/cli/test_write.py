@@ -268,6 +268,7 @@ def test_a_table_joined_to_a_folder(cli, photos, tmp_path):
     samples = read_back(tmp_path / "out")
     assert len(samples) == 30
     assert json.loads(samples[0]["json"]) == {"label": "cat", "score": 0.5}
+    cli("write", "photos", "on", "--join", "labels.csv", "--on", "nope").failed(2, "--on: no row has 'nope'", "'score'")
     ran = cli("write", "photos", "labels.csv", "both")
     ran.failed(2, "--join")
 

@@ -53,5 +53,7 @@ def test_what_cannot_be_divided(cli, rows_file):
     ran = cli("write", "-", "out", "--from", "jsonl", "--part", "1/2", stdin=rows_file.read_bytes())
     assert ran.code == 2
     assert "--part NAME" in ran.err
+    for option in (["--shuffle"], ["--split", "a=0.5,b=0.5"]):
+        cli("write", str(rows_file), "out", "--part", "1/2", *option).failed(2, f"{option[0]} needs all of its rows")
     assert cli("commit", "out").code == 3
     assert cli("write", str(rows_file), "out", "--part", "1/2", "--prune").code == 2

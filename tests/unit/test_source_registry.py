@@ -166,7 +166,7 @@ def test_different_kinds_are_told_with_what_helps(place):
     ("names", "options", "words"),
     [
         (["-"], {}, "--from"),
-        (["-"], {"kind": "files"}, "--from"),
+        (["-"], {"kind": "files"}, "one stream, not files pack them: tar"),
         (["rows.csv"], {"kind": "xml"}, "xml"),
         (["rows.csv"], {"join": "rows.csv"}, "--on"),
         (["rows.csv"], {"on": "a"}, "--join"),
