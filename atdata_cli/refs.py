@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from atdata_cli.errors import UsageError
+from atdata_cli.redaction import redact
 
 __all__ = [
     "LOCAL_INDEX",
@@ -80,12 +81,6 @@ _UNSAFE = {
     "simplecache": "it keeps state of earlier runs in a folder that it may be told",
 }
 
-_SIGNING_PARAMETERS = (
-    "X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|X-Goog-Signature|X-Goog-Credential"
-    "|AWSAccessKeyId|GoogleAccessId|Signature|sig|token|access_token|id_token|refresh_token|auth|api[_-]?key"
-    "|password|passwd|secret|client_secret|Policy|Key-Pair-Id"
-)
-
 # What a terminal obeys, or what shows text other than it is: controls, soft hyphen, bidi marks and overrides,
 # line separators, invisible format characters, the tag block, surrogates. The joiners U+200C/D are text.
 _DANGEROUS = (
@@ -132,20 +127,6 @@ def refuse_unsafe(url: str) -> None:
                 url=url,
                 hint="run the command yourself and give its output as '-', or name the file by its own URL",
             )
-
-
-def redact(text: str) -> str:
-    """*text* with the secrets of the URLs in it replaced by ``***``: for everything that is printed.
-
-    User and password, and the parameters that sign a presigned URL (S3, Google, Azure, CloudFront) or carry a
-    token.
-    """
-    # A raw secret key may hold "/", which ends the authority: known by the shape of the key id before it.
-    text = re.sub(r"(://)A[A-Z0-9]{15,}:[^@\s]*@", r"\1***@", text)
-    text = re.sub(r"(://)[^/?#\s@]*:[^/?#\s]*@", r"\1***@", text)
-    # "https://TOKEN@host"; elsewhere the part before "@" is a user or a container ("abfs://container@account").
-    text = re.sub(r"(?i)(https?://)[^/?#\s]*@", r"\1***@", text)
-    return re.sub(rf"(?i)([?&;#](?:{_SIGNING_PARAMETERS})=)[^&;#\s'\"<>]*", r"\1***", text)
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from atdata_cli.errors import AtdataError, DataError, NotFoundError, from_os_error
+from atdata_cli.errors import AtdataError, DataError, NotFoundError, from_os_error, reason_of
 from atdata_cli.samples.keys import check_field, check_key, is_meta, split_name
 from atdata_cli.samples.tar import BLOCK, Member, TarDamage, TarReader
 from atdata_cli.shards.problems import Expected, KeyBatch, Kind, Problem, ShardResult, ShardTask, Tick
@@ -163,8 +163,11 @@ class _ShardCheck:
         except NotFoundError as error:
             self._problem("missing-shard", None, None, error.message)
             return self._result
-        except (AtdataError, OSError) as error:
-            self._problem("unreadable", None, None, str(error))
+        except AtdataError as error:
+            self._problem("unreadable", None, None, error.message)
+            return self._result
+        except OSError as error:
+            self._problem("unreadable", None, None, reason_of(error))
             return self._result
         with contextlib.closing(stream):
             self._check_content(stream)

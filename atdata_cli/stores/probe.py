@@ -28,6 +28,7 @@ from atdata_cli.errors import (
     UntrustedError,
     from_os_error,
     lost_shard,
+    reason_of,
 )
 from atdata_cli.refs import scheme
 from atdata_cli.samples.tar import BLOCK, is_header
@@ -189,4 +190,4 @@ def _unreachable(reason: object, url: str) -> AtdataError:
         return UntrustedError(
             f"cannot read it: the server's certificate is not trusted: {why}", url=url, hint=net.CA_HINT
         )
-    return TemporaryError(f"cannot read it: {reason}", url=url)
+    return TemporaryError(f"cannot read it: {reason_of(reason) if isinstance(reason, OSError) else reason}", url=url)
