@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from atdata_cli.redaction import redact
 
 __all__ = [
     "AtdataError",
@@ -22,6 +25,8 @@ __all__ = [
     "UntrustedError",
     "UsageError",
     "from_os_error",
+    "lost_shard",
+    "reason_of",
     "starved",
 ]
 
@@ -59,7 +64,7 @@ class AtdataError(Exception):
     Parameters
     ----------
     message : what failed, in one line.
-    url : the file or URL that it concerns; may hold credentials, so print it through ``refs.redact``.
+    url : the file or URL that it concerns; may hold credentials, so print it through ``redact``, as ``str`` does.
     hint : what to do next.
 
     Attributes
@@ -78,6 +83,11 @@ class AtdataError(Exception):
         self.message = message
         self.url = url
         self.hint = hint
+
+    def __str__(self) -> str:
+        where = f"{redact(self.url)}: " if self.url else ""
+        advice = f" ({redact(self.hint)})" if self.hint else ""
+        return f"{where}{redact(self.message)}{advice}"
 
     def __reduce__(self) -> tuple[Callable[..., AtdataError], tuple[Any, ...]]:
         # The usual way calls the class with the message alone, which not every one of them takes.
@@ -198,6 +208,15 @@ _HINTS = {
 }
 
 
+def lost_shard(url: str) -> IntegrityError:
+    """What it means that nothing is at the *url* of a shard that a manifest names."""
+    return IntegrityError(
+        "the manifest names a shard that is not there",
+        url=url,
+        hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
+    )
+
+
 def starved(error: BaseException) -> AtdataError | None:
     """What it means that memory, or a thread, was not to be had; None if that is not what *error* says.
 
@@ -235,6 +254,12 @@ def from_os_error(error: OSError, url: str, *, doing: str) -> AtdataError:
             hint="choose another place, or move the file away",
         )
     if isinstance(error, TimeoutError | ConnectionError) or error.errno in _PASSING:
-        return TemporaryError(f"cannot {doing} it: {error or type(error).__name__}", url=url)
-    reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+        return TemporaryError(f"cannot {doing} it: {reason_of(error)}", url=url)
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else reason_of(error)
     return AtdataError(f"cannot {doing} it: {reason}", url=url, hint=_HINTS.get(error.errno or 0))
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error that is none of ours says, in one line; without the number that Python puts before it."""
+    words = str(getattr(error, "strerror", None) or error).strip()
+    return re.sub(r"^\[Errno -?\d+\] ", "", words.splitlines()[0]) if words else type(error).__name__

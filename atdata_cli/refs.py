@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from atdata_cli.errors import UsageError
+from atdata_cli.redaction import redact
 
 __all__ = [
     "LOCAL_INDEX",
@@ -23,11 +24,13 @@ __all__ = [
     "check_name",
     "expand_all",
     "expand_braces",
+    "fixed_folder",
     "in_index",
     "is_glob",
     "is_unsafe",
     "join",
     "local_path",
+    "names_below",
     "parent",
     "parse",
     "printable",
@@ -78,12 +81,6 @@ _UNSAFE = {
     "simplecache": "it keeps state of earlier runs in a folder that it may be told",
 }
 
-_SIGNING_PARAMETERS = (
-    "X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|X-Goog-Signature|X-Goog-Credential"
-    "|AWSAccessKeyId|GoogleAccessId|Signature|sig|token|access_token|id_token|refresh_token|auth|api[_-]?key"
-    "|password|passwd|secret|client_secret|Policy|Key-Pair-Id"
-)
-
 # What a terminal obeys, or what shows text other than it is: controls, soft hyphen, bidi marks and overrides,
 # line separators, invisible format characters, the tag block, surrogates. The joiners U+200C/D are text.
 _DANGEROUS = (
@@ -130,20 +127,6 @@ def refuse_unsafe(url: str) -> None:
                 url=url,
                 hint="run the command yourself and give its output as '-', or name the file by its own URL",
             )
-
-
-def redact(text: str) -> str:
-    """*text* with the secrets of the URLs in it replaced by ``***``: for everything that is printed.
-
-    User and password, and the parameters that sign a presigned URL (S3, Google, Azure, CloudFront) or carry a
-    token.
-    """
-    # A raw secret key may hold "/", which ends the authority: known by the shape of the key id before it.
-    text = re.sub(r"(://)A[A-Z0-9]{15,}:[^@\s]*@", r"\1***@", text)
-    text = re.sub(r"(://)[^/?#\s@]*:[^/?#\s]*@", r"\1***@", text)
-    # "https://TOKEN@host"; elsewhere the part before "@" is a user or a container ("abfs://container@account").
-    text = re.sub(r"(?i)(https?://)[^/?#\s]*@", r"\1***@", text)
-    return re.sub(rf"(?i)([?&;#](?:{_SIGNING_PARAMETERS})=)[^&;#\s'\"<>]*", r"\1***", text)
 
 
 def printable(text: str) -> str:
@@ -301,6 +284,52 @@ def parent(text: str) -> str:
     path, query = _split_query(text) if scheme(text) in {"http", "https"} else (text, "")
     head, slash, _ = path.rstrip("/").rpartition("/")
     return head + slash + query
+
+
+def names_below(texts: Sequence[str], folders: Iterable[str] | None = None) -> list[str]:
+    """What each path or URL is called below the deepest folder that holds all of them; of each server by itself.
+
+    So files of one folder have their plain names, and the names are the same wherever the folder lies.
+
+    Parameters
+    ----------
+    folders : what the deepest folder has to hold; by default the parents of *texts*.
+    """
+    located = [_located(text) for text in texts]
+    if folders is None:
+        held = [(place, path.rpartition("/")[0]) for place, path in located]
+    else:
+        held = [_located(folder) for folder in folders]
+    paths: dict[str, list[str]] = {}
+    for place, path in held:
+        paths.setdefault(place, []).append(f"{path.rstrip('/')}/")
+    # commonpath would take a name on a store for another one: "a//b" for "a/b".
+    common = {place: os.path.commonprefix(found).rpartition("/")[0] + "/" for place, found in paths.items()}  # noqa: RUF071
+    return [
+        path.removeprefix(common[place]) or basename(text)
+        if path.startswith(common.get(place, "\0"))
+        else basename(text)
+        for text, (place, path) in zip(texts, located, strict=True)
+    ]
+
+
+def _located(text: str) -> tuple[str, str]:
+    """The server or bucket that a path or URL is on, and the way from its root, decoded; no server for a path."""
+    kind = scheme(text)
+    if kind in {"", "file"}:
+        return "", os.path.abspath(local_path(text))
+    path = _split_query(text)[0] if kind in {"http", "https"} else text
+    if kind in {"http", "https"}:
+        from urllib.parse import unquote
+
+        path = unquote(path, errors="surrogateescape")
+    place, _, rest = path[len(kind) + 1 :].lstrip("/").partition("/")
+    return f"{kind}:{place}", "/" + rest
+
+
+def fixed_folder(pattern: str) -> str:
+    """The folder that all matches of a glob are in: what stands before the first part with a wildcard."""
+    return re.split(_GLOB, pattern, maxsplit=1)[0].rpartition("/")[0] + "/" if "/" in pattern else "./"
 
 
 def stem(text: str) -> str:

@@ -53,7 +53,7 @@ complete -c atdata-cli -n __atdata_cli_begins -l help -d 'Show this message and 
 complete -c atdata-cli -n __atdata_cli_begins -a write -d 'Shard samples into tars, in any store.'
 complete -c atdata-cli -n '__atdata_cli_is write' -f -a '(__atdata_cli_places)'
 complete -c atdata-cli -n '__atdata_cli_is write' -l from -x -a 'files tar jsonl csv tsv parquet arrow msgpack' -d 'What SOURCE is: files, tar, jsonl, csv, tsv, parquet, arrow or msgpack; default by its name.'
-complete -c atdata-cli -n '__atdata_cli_is write' -l name -x -d 'The dataset\'s name; default the first SOURCE\'s.'
+complete -c atdata-cli -n '__atdata_cli_is write' -l name -x -d 'The dataset\'s name; default the first SOURCE\'s; with --part NAME that of DEST.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l max-count -x -d 'Samples a shard at most; default 10000.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l max-size -x -a '256M 512M 1G 2G' -d 'Tar bytes a shard at most: 512M, 1GB; default 1G.'
 complete -c atdata-cli -n '__atdata_cli_is write' -l shards -x -d 'Make N shards, even to one sample; with --split, N for each split.'

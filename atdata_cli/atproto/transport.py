@@ -21,6 +21,7 @@ from atdata_cli.errors import (
     TemporaryError,
     UntrustedError,
     UsageError,
+    reason_of,
 )
 from atdata_cli.net import CA_HINT, httpx_options, is_secure, proxy_error, user_agent
 from atdata_cli.retry import seconds_to_wait
@@ -267,7 +268,7 @@ def transport_error(error: BaseException, url: str) -> AtdataError:
     """The error for a request that got no answer."""
     import httpx
 
-    reason = _short(str(error)) or type(error).__name__
+    reason = _short(reason_of(error))
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return UntrustedError(f"the server's certificate is not trusted: {reason}", url=url, hint=CA_HINT)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.TooManyRedirects):

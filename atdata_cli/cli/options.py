@@ -421,7 +421,10 @@ DepfileTarget = Annotated[
 ]
 
 # Samples.
-Name = Annotated[str | None, typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's.")]
+Name = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The dataset's name; default the first SOURCE's; with --part NAME that of DEST."),
+]
 Key = Annotated[
     str | None,
     typer.Option(metavar="FIELD", help="Keys of rows: a field, or a template such as '{stem}-{row}'."),

@@ -144,7 +144,7 @@ def write(
         fields=_names(fields),
     )
     writing = WriteOptions(
-        name=name or operands.default_name(),
+        name=name or operands.default_name(part),
         encoding=encoding.value if encoding else None,
         key=key,
         fields=_names(fields),
@@ -213,14 +213,30 @@ class _Operands:
     dest: str
     command: Sequence[str] = ()
 
-    def default_name(self) -> str:
-        """The dataset's name unless ``--name`` says another: from the first source, never from DEST."""
+    def default_name(self, part: str | None) -> str:
+        """The dataset's name unless ``--name`` says another: from the first source.
+
+        Parameters
+        ----------
+        part : of ``--part``. Parts that have names have sources of their own, so the dataset's name is DEST's.
+        """
+        if part is not None:
+            from atdata_cli.shards.parts import NamedPart, parse_part
+
+            if isinstance(parse_part(part), NamedPart):
+                return as_name(basename(self.dest if scheme(self.dest) else os.path.abspath(self.dest)))
         first = self.sources[0] if self.sources else "-"
         if in_index(first) and not os.path.lexists(first):
             return parse(first).name or as_name("")
         if basename(first) == MANIFEST:
             first = parent(first)
-        return as_name("" if first == "-" else stem(os.path.abspath(first) if not scheme(first) else first))
+        if first == "-":
+            return as_name("")
+        url = os.path.abspath(first) if not scheme(first) else first
+        name = stem(url)
+        if name == basename(url) and scheme(url) in ("", "file") and os.path.isfile(local_path(url)):
+            name = os.path.splitext(name)[0]  # a folder may be called data.v1
+        return as_name(name)
 
 
 def _operands(

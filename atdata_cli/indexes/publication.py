@@ -11,7 +11,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, cast
 
 from atdata_cli import config
-from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
+from atdata_cli.errors import IntegrityError, NotFoundError, UsageError, lost_shard
 from atdata_cli.indexes.base import EntryShard, Publication
 from atdata_cli.indexes.entryrecord import check_places
 from atdata_cli.indexes.facts import check_metadata
@@ -66,7 +66,7 @@ def prepare(
     Raises
     ------
     IntegrityError : it is unfinished or damaged, or nobody has checked it: no manifest.
-    NotFoundError : it has no shards, or no such split, or a shard is gone.
+    NotFoundError : it has no shards, or no such split.
     UsageError : several splits at once, or URLs that no index may hold.
     """
     check_metadata(said.get("metadata") or {})
@@ -182,11 +182,7 @@ def _check_sizes(shards: Sequence[Shard], files: StoreFiles) -> None:
     def check(shard: Shard) -> None:
         found = files.info(shard.url)
         if found is None or found.kind == "folder":
-            raise NotFoundError(
-                "the manifest names a shard that is not there",
-                url=shard.url,
-                hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
-            )
+            raise lost_shard(shard.url)
         if shard.row is not None and found.size is not None and found.size != shard.row.bytes:
             raise IntegrityError(
                 f"it has {found.size:,} bytes, the manifest says {shard.row.bytes:,}",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from atdata_cli.errors import UsageError
-from atdata_cli.samples.codec import Unencodable
+from atdata_cli.samples.codec import Unencodable, explain
 
 __all__ = ["RowSchema"]
 
@@ -67,7 +67,7 @@ class RowSchema:
             return cls(document)
         except Exception as error:  # the compiler raises errors of every kind for a malformed schema
             raise UsageError(
-                f"the schema cannot be used: {error}", url=url, hint="mend the schema: draft-07 JSON Schema"
+                f"the schema cannot be used: {explain(error)}", url=url, hint="mend the schema: draft-07 JSON Schema"
             ) from error
 
     def csv_types(self) -> dict[str, str]:
@@ -111,9 +111,17 @@ def _compile(document: Mapping[str, Any], converted: set[str]) -> Callable[[Any]
         try:
             validate(row)
         except fastjsonschema.JsonSchemaValueException as error:
-            raise Unencodable(error.message.replace("data.", "field ", 1).replace("data", "the row", 1)) from error
+            if error.rule == "required" and isinstance(error.value, dict):
+                missing = ", ".join(repr(name) for name in error.rule_definition if name not in error.value)
+                raise Unencodable(f"{_named(error.name or '')} has no {missing}") from error
+            raise Unencodable(_named(error.message)) from error
 
     return check
+
+
+def _named(text: str) -> str:
+    """What the compiler says of ``data``, which is a row."""
+    return text.replace("data.", "field ", 1).replace("data", "the row", 1)
 
 
 def _no_fetch(uri: str) -> Any:

@@ -114,7 +114,9 @@ def pack_rows(pack: Callable[[Any], bytes], rows: Iterable[Any]) -> list[bytes]:
 
 def explain(error: Exception) -> str:
     """Why msgpack or orjson refused a value, in a person's words."""
-    if isinstance(error, Unencodable | AtdataError):
+    if isinstance(error, AtdataError):
+        return error.message
+    if isinstance(error, Unencodable):
         return str(error)
     if isinstance(error, OverflowError):
         return "an integer beyond 64 bits"

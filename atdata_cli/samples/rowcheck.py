@@ -85,6 +85,8 @@ def _decode_one(unpack: Callable[[bytes], Any], payload: bytes) -> dict[str, Any
     except msgpack.ExtraData as error:
         return f"{len(error.extra)} bytes follow the map"  # type: ignore[attr-defined]
     except (*_UNDECODABLE, msgpack.UnpackException) as error:
+        if "map key" in str(error):
+            return "it holds a map with a name that is no text"
         return f"it does not decode: {str(error) or type(error).__name__}"
     if type(row) is not dict:
         return f"it is no map but {_type_name(type(row))}"

@@ -116,12 +116,14 @@ class TarDamage(IntegrityError):
     offset : of the first header of the member that is concerned, or of the damage.
     name : of the member that is concerned, as far as it can be read.
     block : where the search for the next member begins.
+    detail : what is wrong, without what *kind* and *offset* say.
     """
 
     def __init__(
         self,
         message: str,
         *,
+        detail: str,
         url: str,
         kind: Damage,
         offset: int,
@@ -134,6 +136,7 @@ class TarDamage(IntegrityError):
         self.offset = offset
         self.name = name
         self.block = block
+        self.detail = detail
 
 
 class TarReader:
@@ -370,8 +373,8 @@ class TarReader:
         if at == 0:
             self._fail(at, "not a tar file", "not-a-tar")
         if any(header):
-            self._fail(at, "truncated inside a header", "truncated")
-        self._fail(at, "truncated: the file ends here without the two empty blocks that end a tar", "no-end")
+            self._fail(at, "truncated: the file ends inside a header", "truncated")
+        self._fail(at, "truncated: the file ends without the two empty blocks that end a tar", "no-end")
 
     def _check_end(self, at: int) -> None:
         # GNU tar warns of a lone empty block and stops there; it may as well be a hole that a crash left in
@@ -420,7 +423,7 @@ class TarReader:
         end = at + -(-size // BLOCK) * BLOCK
         payload = self._load(at, size)
         if len(payload) < size:
-            self._fail(at + len(payload), "truncated inside an extended header", "truncated", block=end)
+            self._fail(at + len(payload), "truncated: the file ends inside an extended header", "truncated", block=end)
         try:
             extensions.add(type_, payload)
         except ValueError as error:
@@ -482,9 +485,11 @@ class TarReader:
     def _truncated(self, at: int, *, block: int | None = None) -> NoReturn:
         member = self._member
         if member is None:  # in the padding of an extended header
-            self._fail(at, "truncated inside an extended header", "truncated")
+            self._fail(at, "truncated: the file ends inside an extended header", "truncated")
+        has = f"{member.size} bytes"
         raise TarDamage(
-            f"truncated at byte {at}: member {member.name!a} at byte {member.header} has {member.size} bytes",
+            f"truncated at byte {at}: member {member.name!a} at byte {member.header} has {has}",
+            detail=f"the member {member.name!a} has {has}, the file ends at byte {at}",
             url=self.where,
             kind="truncated",
             offset=member.header,
@@ -497,8 +502,15 @@ class TarReader:
         self, at: int, what: str, kind: Damage = "bad-header", *, name: str | None = None, block: int | None = None
     ) -> NoReturn:
         after = f", after member {self._member.name!a}" if self._member else ""
-        message = f"{what} at byte {at}{after}"
-        raise TarDamage(message, url=self.where, kind=kind, offset=at, name=name, block=at if block is None else block)
+        raise TarDamage(
+            f"{what} at byte {at}{after}",
+            detail=what.removeprefix("truncated: ") + after,
+            url=self.where,
+            kind=kind,
+            offset=at,
+            name=name,
+            block=at if block is None else block,
+        )
 
 
 class _Payload(io.RawIOBase):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -123,6 +124,11 @@ class Destination:
     def url(self) -> str:
         """The prefix, for messages."""
         return self.store.url(self.prefix)
+
+    @property
+    def giving_up(self) -> str:
+        """The command that removes an unfinished job, for hints."""
+        return f"atdata-cli abort {shlex.quote(self.url)}"
 
     def name(self, relative: str) -> str:
         """An object's name in the store."""
@@ -283,7 +289,7 @@ class Destination:
         raise OccupiedError(
             "it holds another job's unfinished dataset" + (f": {', '.join(what)}" if what else ""),
             url=self.url,
-            hint="wait for that run or start it again; if it is given up: atdata-cli abort DEST",
+            hint=f"wait for that run or start it again; if it is given up: {self.giving_up}",
         )
 
     def refusal(self, held: Held) -> OccupiedError:
@@ -597,7 +603,7 @@ class Destination:
         mark = self._mark()
         if mark is not None and not _is_over(mark, root, hashlib.sha256(text).hexdigest()):
             raise OccupiedError(
-                "a job is unfinished here", url=self.url, hint="finish it, or give it up: atdata-cli abort DEST"
+                "a job is unfinished here", url=self.url, hint=f"finish it, or give it up: {self.giving_up}"
             )
         parts = self._parts(root)
         named = _named(parts, root)

@@ -43,6 +43,7 @@ from atdata_cli.sources.base import (
     content,
     size_of,
 )
+from atdata_cli.sources.fieldcheck import no_such_field
 from atdata_cli.sources.pieces import RowPiece, SamplePiece
 from atdata_cli.sources.shuffle import ShuffledSamples
 
@@ -136,7 +137,12 @@ class Rejects:
     def error(self) -> DataError:
         """What a failing run ends with."""
         first = self.listed[0]
-        many = f"{self.count} samples cannot be written; the first: " if self.count > 1 else ""
+        if self.count < _MAX_LISTED:
+            many = f"{self.count} samples cannot be written; the first: " if self.count > 1 else ""
+        else:  # nobody looked any further
+            many = (
+                f"the first {_MAX_LISTED:,} samples that cannot be written are listed, there may be more; the first: "
+            )
         return DataError(
             many + first.reason, url=first.where, hint="mend the input, or leave such samples out with --on-error skip"
         )
@@ -456,7 +462,7 @@ class RowFeed(Feed):
         known = self.source.fields or known_fields(row for batch in self._head for row in batch.rows)
         unknown = [name for name in self.options.fields if name not in known]
         if unknown and known:
-            raise _no_such_field("--fields", unknown[0], known)
+            raise no_such_field("--fields", unknown[0], known)
         return self.options.fields
 
     def _check_named(self, known: tuple[str, ...]) -> None:
@@ -472,7 +478,7 @@ class RowFeed(Feed):
             if options.fields is not None or options.schema is not None:
                 kept = "--fields" if options.fields is not None else "--schema"
                 raise UsageError(f"{option}: the field {name!r} is not among those that {kept} keeps")
-            raise _no_such_field(option, name, known)
+            raise no_such_field(option, name, known)
 
     def _read_head(self) -> None:
         self._rest = self.source.batches()
@@ -646,10 +652,6 @@ def _consume(batches: list[RowBatch]) -> Iterator[RowBatch]:
     batches.reverse()
     while batches:
         yield batches.pop()
-
-
-def _no_such_field(option: str, name: str, known: tuple[str, ...]) -> UsageError:
-    return UsageError(f"{option}: no row has {name!r}", hint="the fields are " + ", ".join(map(repr, known[:20])))
 
 
 def _doubtful(fields: tuple[str, ...]) -> list[str]:

@@ -341,5 +341,5 @@ def _damaged(what: str, destination: Destination, name: str) -> IntegrityError:
     return IntegrityError(
         f"{what} is damaged",
         url=destination.store.url(destination.name(name)),
-        hint="give the dataset up (atdata-cli abort DEST), and begin anew",
+        hint=f"give the dataset up, and begin anew: {destination.giving_up}",
     )

@@ -201,10 +201,14 @@ def _divided(run: Run, plan: Plan) -> Plan:
 
 
 def _indivisible(run: Run) -> UsageError:
+    options = run.options
+    asked = {"--shuffle": options.shuffle, "--split": options.split, "--split-from": options.split_from}
+    whole = next((option for option, value in asked.items() if value and isinstance(run.feed, RowFeed)), None)
+    what = "nothing tells where a part would begin" if whole is None else f"{whole} needs all of its rows"
     return UsageError(
-        "this input cannot be divided: nothing tells where a part would begin",
+        f"this input cannot be divided: {what}",
         url=run.destination.url,
-        hint="give each part an input of its own: --part NAME; README: which inputs several processes can read",
+        hint="give each part an input of its own (--part NAME), or leave out --part: man atdata-cli-write tells more",
     )
 
 

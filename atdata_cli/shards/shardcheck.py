@@ -266,7 +266,7 @@ class _ShardCheck:
             split = split_name(name)
             if split is not None and check_key(split[0]) is None:
                 key = split[0]
-        self._problem(damage.kind, key, damage.offset, damage.message)
+        self._problem(damage.kind, key, damage.offset, damage.detail)
 
     def _check_end(self, reader: TarReader, end: int) -> None:
         at = end

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO, TypeVar
 
 from atdata_cli import net
-from atdata_cli.errors import AtdataError, IntegrityError, TemporaryError, from_os_error
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, from_os_error, lost_shard
 from atdata_cli.shards.feed import Progress
 from atdata_cli.shards.reader import Shard
 from atdata_cli.sources.base import Files, Source
@@ -289,7 +289,12 @@ class ShardReader:
 
     def _open(self) -> BinaryIO:
         """The source at where the next byte is."""
-        file = self._files.open(self.shard.url)
+        try:
+            file = self._files.open(self.shard.url)
+        except NotFoundError as error:
+            if self.shard.row is None:
+                raise
+            raise lost_shard(self.shard.url) from error
         try:
             if self._at and self.expected is not None and file.seekable():
                 file.seek(self._at)

@@ -534,4 +534,7 @@ def write_options(**kwargs: Any) -> WriteOptions:
     for theirs, ours in (("maxcount", "max_count"), ("maxsize", "max_size")):
         if theirs in kwargs:
             kwargs[ours] = int(kwargs.pop(theirs))
+    unknown = kwargs.keys() - {option.name for option in dataclasses.fields(WriteOptions)}
+    if unknown:
+        raise TypeError(f"write_shards() has no option {min(unknown)!r}")
     return WriteOptions(**kwargs)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["FieldSets", "arbitrary_fields", "case_reason", "examples", "renamed", "splits_unexpectedly"]
+from atdata_cli.errors import UsageError
+
+__all__ = [
+    "FieldSets",
+    "arbitrary_fields",
+    "case_reason",
+    "examples",
+    "no_such_field",
+    "renamed",
+    "splits_unexpectedly",
+]
 
 _EXTENSION_PART = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*\Z")
 # More different fields with a dot than a person would invent: their first part is data (``IMG.alice.jpg``).
@@ -24,6 +34,11 @@ def arbitrary_fields(fields: Iterable[str]) -> set[str]:
     """The fields with a dot, if there are so many different ones that they cannot be meant; else none."""
     dotted = {field for field in set(fields) if "." in field}
     return dotted if len(dotted) > _MOST_DOTTED_FIELDS else set()
+
+
+def no_such_field(option: str, name: str, known: Sequence[str]) -> UsageError:
+    """What it means that an option names a field that is in no row: a slip of the pen."""
+    return UsageError(f"{option}: no row has {name!r}", hint="the fields are " + ", ".join(map(repr, known[:20])))
 
 
 def renamed(path: str) -> str:

@@ -83,8 +83,7 @@ class FolderSource(SampleSource):
 
     Roots come in the order given; the samples of one root bytewise by key, their fields bytewise by name. A
     key that several roots have, with different fields, is one sample in the first root's place (``images/``
-    and ``labels/``). A root that is a file takes its basename as relative path, so a list of files keeps the
-    order of the list.
+    and ``labels/``). A root that is a file is its own root, so a list of files keeps the order of the list.
 
     The folders are listed when the source is made; no file is read before its blob is opened.
 
@@ -95,6 +94,7 @@ class FolderSource(SampleSource):
     include, exclude : globs; see :func:`atdata_cli.sources.patterns.name_filter`.
     fields : only these fields; None for all.
     check : given a relative path of each field, as the folders are listed; raises for one that does not belong.
+    names : of each root that is a file, the relative path that its key is made from; by default its basename.
 
     Raises
     ------
@@ -110,13 +110,14 @@ class FolderSource(SampleSource):
         exclude: Sequence[str] = (),
         fields: Sequence[str] | None = None,
         check: Callable[[str], None] | None = None,
+        names: Sequence[str | None] | None = None,
     ) -> None:
         super().__init__()
         self.files = files
         wanted = name_filter(include, exclude)
         self._listing = Listing(files, wanted, fields, check, several=len(roots) > 1)
-        for root in roots:
-            self._listing.add(root)
+        for root, name in zip(roots, names or [None] * len(roots), strict=True):
+            self._listing.add(root, name)
         self._plan = self._listing.found
         self._plan.sort()
         self._find_clashes()

@@ -14,7 +14,7 @@ from atdata_cli.errors import AtdataError
 from atdata_cli.samples.codec import dump_json
 from atdata_cli.samples.keys import split_name
 from atdata_cli.sources.base import InputFile, Preflight, Reject, Row, RowSource, Sample, SampleSource
-from atdata_cli.sources.fieldcheck import examples
+from atdata_cli.sources.fieldcheck import examples, no_such_field
 from atdata_cli.sources.files import FolderSource
 
 __all__ = ["JoinSource"]
@@ -38,6 +38,10 @@ class JoinSource(SampleSource):
     folder : the samples.
     rows : the table.
     on : the field that names the file.
+
+    Raises
+    ------
+    UsageError : no row has it.
     """
 
     def __init__(self, folder: FolderSource, rows: RowSource, on: str) -> None:
@@ -100,9 +104,12 @@ class JoinSource(SampleSource):
 
     def _read(self, rows: RowSource) -> None:
         waiting: list[tuple[int, str, str, bytes]] = []
+        known: dict[str, None] = {}  # fields, until the one that names the file is among them
         for batch in rows.batches():
             self._found.problems.extend(batch.rejects)
             for number, row in enumerate(batch.rows):
+                if self._on not in known:
+                    known.update(dict.fromkeys(row))
                 # A file's name need not be UTF-8, but the table's texts must be.
                 where = batch.where(number).encode("utf-8", "backslashreplace").decode()
                 placed = self._place(row, where)
@@ -112,6 +119,8 @@ class JoinSource(SampleSource):
                 self._store(waiting)
                 waiting = []
         self._store(waiting)
+        if known and self._on not in known:
+            raise no_such_field("--on", self._on, [*known])
 
     def _place(self, row: Row, where: str) -> tuple[int, str, str, bytes] | None:
         """The index of the row's sample, the row's place, the name it gave, and its other columns as JSON."""

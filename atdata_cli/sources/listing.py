@@ -102,8 +102,12 @@ class Listing:
         self._others: list[str] = []
         self._manifests: list[str] = []
 
-    def add(self, root: str) -> None:
+    def add(self, root: str, name: str | None = None) -> None:
         """List one root, a folder or a file.
+
+        Parameters
+        ----------
+        name : of a file, the relative path that its key is made from; by default its basename.
 
         Raises
         ------
@@ -114,7 +118,7 @@ class Listing:
         if info is None:
             raise NotFoundError("no such file or folder", url=root, hint="check the path")
         if info.kind == "file":
-            name = basename(info.url)
+            name = name or basename(info.url)
             self._bases.append(info.url.removesuffix(name))
             self._add_file(name, info)
         elif info.kind == "folder":

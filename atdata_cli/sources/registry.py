@@ -10,7 +10,17 @@ from functools import partial
 from typing import Any
 
 from atdata_cli.errors import NotFoundError, UsageError
-from atdata_cli.refs import MANIFEST, basename, expand_braces, in_index, is_glob, parent, refuse_unsafe
+from atdata_cli.refs import (
+    MANIFEST,
+    basename,
+    expand_braces,
+    fixed_folder,
+    in_index,
+    is_glob,
+    names_below,
+    parent,
+    refuse_unsafe,
+)
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
 from atdata_cli.sources.formats import FORMATS, format_of
 from atdata_cli.sources.patterns import name_filter
@@ -70,11 +80,18 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One name after expansion: a folder, a file or a stream."""
+    """One name after expansion: a folder, a file or a stream.
+
+    Attributes
+    ----------
+    inputs : what it consists of; nothing for a folder of files, which its source lists.
+    name : of a file that a pattern matches: its path below the folder before the first wildcard.
+    """
 
     url: str
     kind: str
     inputs: tuple[InputFile, ...] = ()
+    name: str | None = None
 
 
 def open_source(
@@ -133,13 +150,18 @@ class _Finder:
         if info is not None:
             return [self._one(name, info)]
         found = []
-        for pattern in expand_braces(name):
+        patterns = expand_braces(name)
+        for pattern in patterns:
             matches = self._files.glob(pattern) if is_glob(pattern) else [pattern]
             for url in matches:
                 info = self._files.info(url)
                 if info is None:
                     raise NotFoundError("there is no such file or folder", url=url, hint="check the path")
                 found.append(self._one(url, info))
+        if any(map(is_glob, patterns)):
+            folders = [fixed_folder(pattern) if is_glob(pattern) else parent(pattern) or "./" for pattern in patterns]
+            names = names_below([item.url for item in found], folders)
+            found = [replace(item, name=below) for item, below in zip(found, names, strict=True)]
         if not found:
             raise NotFoundError(
                 "nothing matches this pattern", url=name, hint="* and ? stay within a folder, ** goes below it"
@@ -148,7 +170,12 @@ class _Finder:
 
     def _stream(self) -> _Found:
         kind = self._options.kind
-        if kind is None or kind == FILES:
+        if kind == FILES:
+            raise UsageError(
+                "standard input is one stream, not files",
+                hint="pack them: tar -cf - FOLDER | atdata-cli write - DEST --from tar",
+            )
+        if kind is None:
             raise UsageError(
                 "standard input needs --from FORMAT", hint="one of " + ", ".join(k for k in KINDS if k != FILES)
             )
@@ -251,6 +278,7 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
     folder = FolderSource(
         files,
         [item.url for item in found],
+        names=_names(found),
         include=options.include,
         exclude=options.exclude,
         fields=options.fields if options.join is None else None,  # with --join, "json" is made here, not found
@@ -270,6 +298,16 @@ def _folder(found: Sequence[_Found], files: Files, options: ReadOptions) -> Sour
         kind, [InputFile(basename(options.join), options.join, info.size)], files, replace(options, fields=None)
     )
     return JoinSource(folder, table, options.on)
+
+
+def _names(found: Sequence[_Found]) -> list[str | None]:
+    """What each file is called, as its key is made from that; None for a folder.
+
+    The files that are named one by one share the deepest folder that holds all of them.
+    """
+    listed = [item.url for item in found if item.name is None and item.inputs]
+    names = iter(names_below(listed))
+    return [(item.name or next(names)) if item.inputs else None for item in found]
 
 
 def _rows(kind: str, inputs: Sequence[InputFile], files: Files, options: ReadOptions) -> RowSource:

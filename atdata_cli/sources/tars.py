@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from atdata_cli.errors import IntegrityError, from_os_error
+from atdata_cli.errors import IntegrityError, NotFoundError, from_os_error, lost_shard
 from atdata_cli.refs import local_path
 from atdata_cli.samples.keys import UniqueKeys, check_field, check_key, is_meta, split_name
 from atdata_cli.samples.tar import BLOCK, Member, TarReader, is_header
@@ -282,8 +282,14 @@ class OpenTar:
         """
         if _is_stream(self._item):
             return None
-        stream = _unbuffered(self.files.open(self._item.url))
-        if stream.seekable() and is_header(stream.read(BLOCK)):
+        try:
+            stream = _unbuffered(self.files.open(self._item.url))
+            is_plain = stream.seekable() and is_header(stream.read(BLOCK))
+        except NotFoundError as error:
+            if self._item.size is None:
+                raise
+            raise lost_shard(self._item.url) from error  # somebody said how large it is
+        if is_plain:
             with contextlib.ExitStack() as opened:
                 opened.enter_context(contextlib.closing(stream))
                 self._check_size(stream.seek(0, io.SEEK_END))

@@ -335,6 +335,8 @@ class _Folder(_Place):
         there = path
         while not os.path.lexists(there) and there != os.path.dirname(there):
             there = os.path.dirname(there)
+        if not os.path.isdir(there):
+            raise from_os_error(NotADirectoryError(), there, doing="use")
         found = os.statvfs(there)
         free = f"{found.f_bavail * found.f_frsize / 2**30:,.1f} GiB free"
         if self.read_only and there != path:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from atdata_cli import net
-from atdata_cli.errors import AtdataError, UsageError, from_os_error
+from atdata_cli.errors import AtdataError, UsageError, from_os_error, reason_of
 from atdata_cli.refs import check_name, scheme
 from atdata_cli.retry import Retry
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
@@ -341,7 +341,7 @@ def fs_errors(url: str, doing: str) -> Iterator[None]:
             raise translate(error, url, doing) from error
         if isinstance(error, OSError):
             raise from_os_error(error, url, doing=doing) from error
-        raise AtdataError(f"cannot {doing} it: {error or type(error).__name__}", url=url) from error
+        raise AtdataError(f"cannot {doing} it: {reason_of(error)}", url=url) from error
 
 
 _Errors = Callable[[str, str], contextlib.AbstractContextManager[None]]

@@ -14,7 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
 from atdata_cli import net
 from atdata_cli.errors import (
@@ -32,6 +32,9 @@ from atdata_cli.retry import seconds_to_wait
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink
 from atdata_cli.stores.base import ShardUrls, StoreBase
 from atdata_cli.stores.filesystem import fs_errors, reader
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 __all__ = ["Answer", "HTTPStore", "http_errors", "status_error"]
 
@@ -58,11 +61,13 @@ class Answer:
     status : 200, or 206 for a range.
     size : bytes, if it tells.
     version : its ETag, or when the file changed.
+    is_folder : whether the URL is a folder's, or that of a folder is what the server gave instead.
     """
 
     status: int
     size: int | None
     version: str | None
+    is_folder: bool = False
 
 
 class HTTPStore(StoreBase):
@@ -164,9 +169,9 @@ class HTTPStore(StoreBase):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """HTTP has no listings: always an error."""
         raise UsageError(
-            "HTTP has no listing of folders",
+            "this is a folder, and a web server does not list what is in it",
             url=self.url(prefix),
-            hint="name the manifest.json, or the files themselves: shard-{000000..000009}.tar",
+            hint="name a dataset's manifest.json, or the files themselves: shard-{000000..000009}.tar",
         )
 
     def write_shards(self, ds: Any, *, prefix: str, **kwargs: Any) -> ShardUrls:
@@ -208,7 +213,7 @@ class HTTPStore(StoreBase):
         async with session.head(self._fs.encode_url(url), allow_redirects=True, **self._fs.kwargs) as response:
             if response.status == 404 or response.status in _PASSING:
                 response.raise_for_status()
-            return _answer(response.status, response.headers) if response.status == 200 else None
+            return _answer(response) if response.status == 200 else None
 
     async def _probe(self, url: str) -> Answer:
         """The answer to a GET of the first byte: status 206 means that the server sends ranges."""
@@ -219,10 +224,11 @@ class HTTPStore(StoreBase):
             if response.status == 416 and response.headers.get("Content-Range") == "bytes */0":
                 return Answer(206, 0, None)
             response.raise_for_status()
-            return _answer(response.status, response.headers)
+            return _answer(response)
 
 
-def _answer(status: int, headers: Mapping[str, str]) -> Answer:
+def _answer(response: ClientResponse) -> Answer:
+    status, headers = response.status, response.headers
     size = headers.get("Content-Length")
     if status == 206:
         match = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
@@ -230,7 +236,8 @@ def _answer(status: int, headers: Mapping[str, str]) -> Answer:
     elif headers.get("Content-Encoding", "identity") != "identity":
         size = None  # of the compressed form
     version = headers.get("ETag") or headers.get("Last-Modified")
-    return Answer(status, int(size) if size and size.isdigit() else None, version)
+    is_folder = response.url.path.endswith("/") and not response.url.query_string
+    return Answer(status, int(size) if size and size.isdigit() else None, version, is_folder)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol, cast
 
 from atdata_cli.errors import NotFoundError, UsageError, from_os_error
-from atdata_cli.refs import MANIFEST, is_glob, join, local_path, refuse_unsafe, scheme
+from atdata_cli.refs import MANIFEST, basename, is_glob, join, local_path, refuse_unsafe, scheme
 from atdata_cli.shards.protocols import ShardStore
 from atdata_cli.sources.base import FileInfo
 from atdata_cli.stores.local import entry_kind
@@ -432,10 +432,18 @@ class _Http:
         self._options = options
 
     def info(self, url: str) -> FileInfo | None:
-        if re.split(r"[?#]", url, maxsplit=1)[0].endswith("/") and self._look(join(url, MANIFEST)):
+        if self._may_be_folder(url) and self._look(join(url, MANIFEST)):
             return FileInfo(url, "folder")  # a dataset
         answer = self._look(url)
-        return FileInfo(url, "file", answer.size) if answer else None
+        if answer is None:
+            return None
+        return FileInfo(url, "folder") if answer.is_folder else FileInfo(url, "file", answer.size)
+
+    @staticmethod
+    def _may_be_folder(url: str) -> bool:
+        """Whether a URL ends with a slash, or with a plain name: most files have endings, and asking is a request."""
+        path = re.split(r"[?#]", url, maxsplit=1)[0]
+        return path.endswith("/") or (path == url and not re.search(r"\.[^\W\d]\w*$", basename(url)))
 
     def _look(self, url: str) -> Any:
         from atdata_cli.stores.http import HTTPStore
@@ -450,7 +458,9 @@ class _Http:
     def glob(self, pattern: str) -> list[str]:
         if not is_glob(pattern):
             return [pattern] if self._look(pattern) else []
-        raise UsageError("HTTP has no listing, so no patterns", url=pattern, hint="name the files: {000..009}")
+        raise UsageError(
+            "a web server lists no folders, so there are no patterns", url=pattern, hint="name the files: {000..009}"
+        )
 
     def open(self, url: str) -> BinaryIO:
         store, name = open_store(url, self._options)

@@ -56,7 +56,7 @@ _OTHERS: Mapping[tuple[str, ...], tuple[str, str]] = {
     ("ftp",): ("FTP server", ""),
     ("webdav",): ("WebDAV server", "webdav4"),
     ("smb",): ("Windows share", "smbprotocol"),
-    ("hdfs",): ("Hadoop", "pyarrow"),
+    ("hdfs",): ("Hadoop; needs Java and libhdfs besides", "pyarrow"),
     ("webhdfs",): ("Hadoop over HTTP", "requests"),
     ("oss",): ("Alibaba object storage", "ossfs"),
     ("oci",): ("Oracle object storage", "ocifs"),

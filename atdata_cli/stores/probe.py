@@ -19,7 +19,17 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from atdata_cli import net
-from atdata_cli.errors import AtdataError, ExitCode, IntegrityError, TemporaryError, UntrustedError, from_os_error
+from atdata_cli.errors import (
+    AtdataError,
+    ExitCode,
+    IntegrityError,
+    NotFoundError,
+    TemporaryError,
+    UntrustedError,
+    from_os_error,
+    lost_shard,
+    reason_of,
+)
 from atdata_cli.refs import scheme
 from atdata_cli.samples.tar import BLOCK, is_header
 from atdata_cli.sources.base import Files
@@ -75,8 +85,11 @@ def worst(errors: Sequence[AtdataError]) -> AtdataError:
 def _failure(one: ResolvedShard, files: Files) -> AtdataError | None:
     try:
         net.retry().run(lambda: _check(one, files))
-    except AtdataError as error:
+    except NotFoundError as error:
         error.url = one.shard.url  # never the signed one
+        return error if one.shard.row is None else lost_shard(one.shard.url)
+    except AtdataError as error:
+        error.url = one.shard.url
         return error
     return None
 
@@ -177,4 +190,4 @@ def _unreachable(reason: object, url: str) -> AtdataError:
         return UntrustedError(
             f"cannot read it: the server's certificate is not trusted: {why}", url=url, hint=net.CA_HINT
         )
-    return TemporaryError(f"cannot read it: {reason}", url=url)
+    return TemporaryError(f"cannot read it: {reason_of(reason) if isinstance(reason, OSError) else reason}", url=url)

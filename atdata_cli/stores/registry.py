@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import ne
 from typing import Any, Protocol
 
-from atdata_cli.errors import AtdataError, MissingExtraError, UsageError
+from atdata_cli.errors import AtdataError, MissingExtraError, UsageError, reason_of
 from atdata_cli.refs import local_path, parse, refuse_unsafe, scheme
 from atdata_cli.stores.base import AbstractDataStore
 
@@ -282,6 +283,11 @@ def _fsspec_filesystem(kind: str, url: str, options: StoreOptions) -> tuple[Any,
             ) from error
         except ImportError as error:
             raise MissingPackageError(kind, PACKAGES.get(kind, kind), url=url) from error
+        except OSError as error:
+            if kind != "hdfs" or not re.search(r"lib(?:jvm|hdfs)", str(error)):
+                raise
+            hint = "install Java and Hadoop, and set JAVA_HOME, HADOOP_HOME and CLASSPATH as pyarrow's pages say"
+            raise AtdataError(f"Hadoop's library cannot be loaded: {reason_of(error)}", url=url, hint=hint) from error
         name = url_name(fs, url)
     plain = url.rstrip("/")
     base = plain[: len(plain) - len(name)] if plain.endswith(name) else f"{kind}://"

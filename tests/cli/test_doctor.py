@@ -52,11 +52,12 @@ def test_a_folder(cli, tmp_path):
 
 def test_a_folder_that_cannot_be(cli, tmp_path):
     (tmp_path / "file").write_text("")
-    ran = cli("doctor", "file/folder")
-    assert ran.code == 2, ran.err
-    assert re.search(r"^failed +put ", ran.out, re.MULTILINE)
-    assert re.search(r"^skipped +delete ", ran.out, re.MULTILINE)
-    assert ran.err.startswith("atdata-cli: ")
+    for name in ("file/folder", "file"):
+        ran = cli("doctor", name)
+        assert ran.code == 2, ran.err
+        assert re.search(r"^failed +folder ", ran.out, re.MULTILINE)
+        assert re.search(r"^skipped +delete ", ran.out, re.MULTILINE)
+        assert ran.err.startswith("atdata-cli: ")
 
 
 def test_s3(cli, s3_env, s3_bucket, s3_server):

@@ -147,7 +147,13 @@ def test_what_is_not_published(cli, data, rows_file, tmp_path):
     (tmp_path / "unfinished" / ".atdata" / "job.json").write_text("{}")
     cli("publish", "unfinished", "@local/x").failed(6, "unfinished")
     (tmp_path / "out" / "shard-000001.tar").rename(tmp_path / "kept")
-    cli("publish", "out", "@local/x").failed(3, "shard-000001.tar", "not there")
+    lost = "shard-000001.tar: the manifest names a shard that is not there (restore it"
+    cli("publish", "out", "@local/x").failed(6, lost)
+    for other in (("write", "out", "y"), ("copy", "out", "z"), ("resolve", "out", "--check")):
+        cli(*other).failed(6, lost)
+    (tmp_path / "out" / "shard-000000.tar").rename(tmp_path / "first")
+    cli("inspect", "out").failed(6, lost.replace("000001", "000000"))
+    (tmp_path / "first").rename(tmp_path / "out" / "shard-000000.tar")
     (tmp_path / "out" / "shard-000001.tar").write_bytes(b"\0" * 1024)
     cli("publish", "out", "@local/x").failed(6, "shard-000001.tar", "1,024 bytes")
     size = (tmp_path / "kept").stat().st_size

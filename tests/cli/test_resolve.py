@@ -150,7 +150,7 @@ def test_check_names_every_shard_that_does_not_open(cli, data):
     ran.failed(6, "2 shards of 3")
     assert [line.split(":")[0] for line in ran.err.splitlines()[:2]] == SHARDS[:2]
     (data / SHARDS[1]).write_bytes(whole)
-    cli("resolve", "out", "--check").failed(3, SHARDS[0])
+    cli("resolve", "out", "--check").failed(6, SHARDS[0], "not there")
     assert cli("resolve", "out").code == 0
 
 

@@ -268,6 +268,7 @@ def test_a_table_joined_to_a_folder(cli, photos, tmp_path):
     samples = read_back(tmp_path / "out")
     assert len(samples) == 30
     assert json.loads(samples[0]["json"]) == {"label": "cat", "score": 0.5}
+    cli("write", "photos", "on", "--join", "labels.csv", "--on", "nope").failed(2, "--on: no row has 'nope'", "'score'")
     ran = cli("write", "photos", "labels.csv", "both")
     ran.failed(2, "--join")
 
@@ -314,6 +315,8 @@ def test_rejects_are_listed_skipped_and_counted(cli, tmp_path):
     (tmp_path / "many.jsonl").write_text("{}\n" + "broken\n" * 14)
     ran = cli("write", "many.jsonl", "few", "--on-error", "skip")
     assert ran.err.endswith("14 samples rejected (4 not shown; --rejects FILE keeps all)\n")
+    (tmp_path / "n.jsonl").write_text("1\n" * 3000)
+    cli("write", "n.jsonl", "n").failed(1, "n.jsonl:1: the first 1,000 samples", "there may be more")
 
 
 def test_keys_from_fields_and_templates(cli, tmp_path):
@@ -402,6 +405,17 @@ def test_lists_of_sources(cli, tmp_path):
     assert order("g") == ["a", "b"]
     assert cli("write", "{b,a}.jsonl", "br").code == 0
     assert order("br") == ["b", "a"]
+
+
+def test_files_of_several_folders(cli, photos, tmp_path):
+    chosen = sorted(photos.glob("*/*.jpg"), reverse=True)
+    keys = [str(path.relative_to(photos).with_suffix("")) for path in chosen]
+    listed = "".join(f"photos/{key}.jpg\0" for key in keys).encode()
+    assert cli("write", "--files0-from", "-", "l", "--json", stdin=listed).document["name"] == chosen[0].stem
+    assert [sample["__key__"] for sample in read_back(tmp_path / "l")] == keys
+    assert cli("write", *map(str, chosen), "l", "--json").document["status"] == "unchanged"
+    assert cli("write", "photos/*/*.jpg", "g").code == 0
+    assert [sample["__key__"] for sample in read_back(tmp_path / "g")] == keys[::-1]
 
 
 def test_output_modes(cli, rows_file, tmp_path):

@@ -180,7 +180,7 @@ def test_abort(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "out" / ".atdata").mkdir()
     (tmp_path / "out" / ".atdata" / "job.json").write_text('{"job": "another"}')
     ran = cli("write", "rows.jsonl", "out", "--max-count", "4")
-    ran.failed(8, "another job's unfinished", "abort DEST")
+    ran.failed(8, "another job's unfinished", "atdata-cli abort out)")
     would = cli("abort", "out", "-n")
     assert would.lines == [f"out/shard-00000{n}.tar" for n in range(3)]
     done = cli("abort", "out", "--json").document

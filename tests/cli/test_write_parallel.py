@@ -36,6 +36,14 @@ def test_parts(cli, rows_file, tmp_path):
     assert cli("commit", "parts", "--json").document["status"] == "unchanged"
 
 
+def test_parts_with_names_are_called_by_their_dest(cli, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"n": 1}\n')
+        assert cli("write", f"{name}.jsonl", "in/all", "--part", name).code == 0
+    assert cli("commit", "in/all").code == 0
+    assert cli("inspect", "in/all", "--json").document["name"] == "all"
+
+
 def test_parts_of_a_job_array(cli, rows_file):
     assert cli("write", str(rows_file), "out", "--part", "auto").code == 2
     for number in ("1", "2"):
@@ -48,5 +56,7 @@ def test_what_cannot_be_divided(cli, rows_file):
     ran = cli("write", "-", "out", "--from", "jsonl", "--part", "1/2", stdin=rows_file.read_bytes())
     assert ran.code == 2
     assert "--part NAME" in ran.err
+    for option in (["--shuffle"], ["--split", "a=0.5,b=0.5"]):
+        cli("write", str(rows_file), "out", "--part", "1/2", *option).failed(2, f"{option[0]} needs all of its rows")
     assert cli("commit", "out").code == 3
     assert cli("write", str(rows_file), "out", "--part", "1/2", "--prune").code == 2

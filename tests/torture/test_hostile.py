@@ -190,7 +190,7 @@ CASES: list[tuple[tuple[str, ...], int, str]] = [
     (("inspect", "@not-utf8-manifest"), 6, "UTF-8"),
     (("write", "@deep-manifest", "out"), 6, "manifest.json"),
     (("inspect", "@not-utf8-state"), 6, "unfinished"),
-    (("write", "@good.jsonl", "@deep-state"), 8, "abort DEST"),
+    (("write", "@good.jsonl", "@deep-state"), 8, "atdata-cli abort "),
     (("abort", "@not-utf8-state", "-n"), 0, "would remove"),
     (("inspect", "@local", "--index", "@no-index.db"), 6, "no index"),
     (("write", "@window.jsonl.zst", "out"), 1, "too much memory"),

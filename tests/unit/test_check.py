@@ -50,6 +50,12 @@ def test_rows_that_do_not_fit_are_told(declared, value, words):
     assert words in str(refused.value)
 
 
+def test_missing_fields_are_named():
+    row_schema = RowSchema({"type": "object", "properties": {"a": {}, "zz": {}}, "required": ["a", "zz"]})
+    with pytest.raises(Unencodable, match="the row has no 'zz'"):
+        row_schema.apply({"a": 1})
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -203,7 +203,7 @@ def test_it_is_read_only():
     for act in acts:
         with pytest.raises(UsageError, match="http is read only"):
             act()
-    with pytest.raises(UsageError, match="no listing"):
+    with pytest.raises(UsageError, match="does not list"):
         store.list("")
     with pytest.raises(UsageError):
         store.url("../a")

@@ -217,7 +217,7 @@ def test_a_web_server(files, tmp_path):
         def log_message(self, *args):
             pass
 
-    tree(tmp_path, "set/manifest.json", "rows.csv")
+    tree(tmp_path, "set/manifest.json", "v1.0/manifest.json", "photos/a.jpg", "plain", "rows.csv")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         root = f"http://127.0.0.1:{server.server_port}"
@@ -227,8 +227,13 @@ def test_a_web_server(files, tmp_path):
         with files.open(f"{root}/rows.csv") as file:
             assert file.read() == b"rows.csv"
         assert files.glob(f"{root}/rows.csv") == [f"{root}/rows.csv"]
-        with pytest.raises(UsageError, match="no listing"):
+        assert files.info(f"{root}/set").kind == "folder"
+        assert files.info(f"{root}/v1.0").kind == "folder"
+        assert files.info(f"{root}/photos").kind == "folder"  # the server says so
+        assert files.info(f"{root}/photos/").kind == "folder"
+        assert files.info(f"{root}/plain").kind == "file"
+        with pytest.raises(UsageError, match="lists no folders"):
             files.glob(f"{root}/*.csv")
-        with pytest.raises(UsageError, match="no listing"):
+        with pytest.raises(UsageError, match="does not list"):
             list(files.walk(f"{root}/set/"))
         server.shutdown()

@@ -201,6 +201,22 @@ def test_parent(text, folder):
     assert refs.join(folder, refs.basename(text)) == text.rstrip("/")
 
 
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        (["a/cat/1.jpg", "a/cab/1.jpg"], ["cat/1.jpg", "cab/1.jpg"]),
+        (["a/1.jpg", "./b/../a/2.jpg"], ["1.jpg", "2.jpg"]),
+        (["/1.jpg", "/a/2.jpg"], ["1.jpg", "a/2.jpg"]),
+        (["s3://b/a/x/1", "s3://b/a/y/1", "s3://c/z/1"], ["x/1", "y/1", "1"]),
+        (["https://h/a%20b/x/1?t=/q", "https://h/a%20b/y/%C3%A9?t=/q"], ["x/1", "y/é"]),
+        (["memory://b/x/1", "memory:/b/y/1"], ["x/1", "y/1"]),
+        (["run:7.csv"], ["7.csv"]),
+    ],
+)
+def test_names_below(texts, names):
+    assert refs.names_below(texts) == names
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=30))
 def test_an_http_name_comes_back(name):
     assert refs.basename(refs.join("https://host/x?sig=1", name)) == name

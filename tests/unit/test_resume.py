@@ -324,7 +324,7 @@ def test_abort_takes_away_what_an_unfinished_job_left(tmp_path: Path) -> None:
     destination = Destination(store, "out")
     with pytest.raises(OccupiedError, match="unfinished") as told:
         write(opened(path), store, "out", WriteOptions(max_count=3))
-    assert "abort DEST" in (told.value.hint or "")
+    assert f"atdata-cli abort {destination.url}" in (told.value.hint or "")
     would = destination.abort(dry_run=True)
     assert would == destination.abort() == ["out/shard-000000.tar", "out/shard-000001.tar"]
     assert tree(tmp_path / "cut") == {}

@@ -115,6 +115,29 @@ def test_globs_and_braces_are_sorted_bytewise_and_counted_up(place):
     assert opened("{x9,X}.csv")[1] == ["x9.csv", "X.csv"]
 
 
+@pytest.mark.parametrize(
+    ("names", "inputs"),
+    [
+        (["photos/*/*.jpg"], ["cat/00.jpg", "cat/01.jpg", "dog/00.jpg"]),
+        (["photos/**/*.jpg"], ["cat/00.jpg", "cat/01.jpg", "dog/00.jpg"]),
+        (["./photos/../photos//*/*.jpg"], ["cat/00.jpg", "cat/01.jpg", "dog/00.jpg"]),
+        (["photos/{cat,dog}/*0.jpg"], ["cat/00.jpg", "dog/00.jpg"]),
+        (["photos/c*/*.jpg"], ["cat/00.jpg", "cat/01.jpg"]),
+        (["photos/cat/*.jpg"], ["00.jpg", "01.jpg"]),
+        (["photos/dog/00.jpg", "photos/cat/00.jpg"], ["dog/00.jpg", "cat/00.jpg"]),
+        (["photos/{dog,cat}/00.jpg"], ["dog/00.jpg", "cat/00.jpg"]),
+        (["photos/cat/01.jpg", "photos/cat/00.jpg"], ["01.jpg", "00.jpg"]),
+        (["photos/cat/01.jpg"], ["01.jpg"]),
+        (["labels", "photos/*/01.jpg", "photos/dog/00.jpg"], ["x.txt", "cat/01.jpg", "00.jpg"]),
+    ],
+)
+def test_files_are_called_by_the_folder_that_they_share(place, names, inputs):
+    folder = place("photos/cat/00.jpg", "photos/cat/01.jpg", "photos/dog/00.jpg", "labels/x.txt")
+    assert opened(*names) == ("FolderSource", inputs)
+    assert opened(*(f"{folder}/{name}" for name in names)) == ("FolderSource", inputs)
+    assert opened(*(f"file://{folder}/{name}" for name in names)) == ("FolderSource", inputs)
+
+
 def test_a_name_that_exists_is_no_pattern(place):
     place("a[1].csv", "a1.csv", "{b}.csv", "*.csv")
     assert opened("a[1].csv")[1] == ["a[1].csv"]
@@ -143,7 +166,7 @@ def test_different_kinds_are_told_with_what_helps(place):
     ("names", "options", "words"),
     [
         (["-"], {}, "--from"),
-        (["-"], {"kind": "files"}, "--from"),
+        (["-"], {"kind": "files"}, "one stream, not files pack them: tar"),
         (["rows.csv"], {"kind": "xml"}, "xml"),
         (["rows.csv"], {"join": "rows.csv"}, "--on"),
         (["rows.csv"], {"on": "a"}, "--join"),

@@ -92,6 +92,20 @@ def truncation(cut: int) -> list[Found]:
     raise AssertionError(cut)
 
 
+@pytest.mark.parametrize(
+    ("cut", "detail"),
+    [
+        (STRIDE + 100, "the file ends inside a header, after member '0000.json'"),
+        (STRIDE + 700, "the member '0001.jpg' has 768 bytes, the file ends at byte 3260"),
+        (STRIDE, "the file ends without the two empty blocks that end a tar, after member '0000.json'"),
+    ],
+)
+def test_a_problem_says_nothing_twice(three: Path, cut: int, detail: str) -> None:
+    path = three / NAME
+    path.write_bytes(path.read_bytes()[:cut])
+    assert detail in [problem.detail for problem in report(three).problems]
+
+
 def test_truncated_at_every_boundary(three: Path) -> None:
     path = three / NAME
     whole = path.read_bytes()
