@@ -7,11 +7,13 @@ host), the DID's document names the handle back, and the server that holds the a
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from atdata_cli import config
+from atdata_cli.atproto.sessionfile import SessionFile
 from atdata_cli.atproto.transport import Transport, http_errors, transport_error
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UntrustedError, UsageError
 from atdata_cli.net import httpx_options, is_loopback, server_root
@@ -88,7 +90,8 @@ def resolve(authority: str, *, pds_url: str | None = None) -> Identity:
     Parameters
     ----------
     authority : handle, with or without ``@``, or DID.
-    pds_url : server to ask first, if it is on this machine: handles there are in no DNS. Default by the environment.
+    pds_url : server to ask first, if it is on this machine: handles there are in no DNS. Default: the one of a login
+        that was kept, else by the environment.
 
     Raises
     ------
@@ -96,9 +99,21 @@ def resolve(authority: str, *, pds_url: str | None = None) -> Identity:
     IntegrityError : handle and DID do not name each other, or the DID's document is not valid.
     TemporaryError : a directory or server does not answer.
     """
+    wanted = plain_authority(authority)
     server = configured_url(pds_url or config.pds_url(), "the PDS's URL")
     plc = configured_url(config.plc_url(), "ATDATA_PLC_URL")
-    return _resolved(plain_authority(authority), server if server and is_loopback(server) else None, plc)
+    logged_in = _logged_in(wanted) if pds_url is None else None
+    return logged_in or _resolved(wanted, server if server and is_loopback(server) else None, plc)
+
+
+def _logged_in(authority: str) -> Identity | None:
+    """The account as its login found it on a server of this machine, which no directory of the network knows."""
+    for file in SessionFile.all():
+        with suppress(OSError):  # another user's; what is public can be read without
+            tokens = file.read()
+            if tokens and authority in (tokens.handle.lower(), tokens.did) and is_loopback(tokens.pds_url):
+                return Identity(tokens.did, tokens.handle, tokens.pds_url)
+    return None
 
 
 # A run asks for the same few accounts, at each of their blobs.
