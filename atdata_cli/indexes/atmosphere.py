@@ -84,9 +84,7 @@ class AtmosphereIndex:
         lost = [one for one in lost if not any(label.leads_to(session, one.uri) for label in staying)]
         target = f"@{session.handle or session.did}/{name}" + (f"@{version}" if version else "")
         if not going and not lost:
-            raise NotFoundError(
-                "there is nothing of this name", url=target, hint="atdata-cli inspect @HANDLE lists what is there"
-            )
+            raise self._no_such(name, version, [label for label in labels if label.record.name == name])
         gone = [self._entry(session, one) for one in lost]
         return Withdrawal(
             target=target,
@@ -128,22 +126,24 @@ class AtmosphereIndex:
         labels = labels_of(session, name)
         label = newest(label for label in labels if version in (None, label.record.version))
         if label is not None:
-            return self._labelled(session, label)
+            return _followed(self._labelled(session, label))
         named = list(entries_of(session, name)) if version is None else []
         if named:
-            return self._entry(session, max(named, key=_age))
+            return _followed(self._entry(session, max(named, key=_age)))
+        raise self._no_such(name, version, labels)
+
+    def _no_such(self, name: str, version: str | None, labels: Sequence[Label]) -> NotFoundError:
+        """What to say where nothing is found; *labels* are those of the name."""
         versions = sorted({label.record.version for label in labels if label.record.version})
-        raise NotFoundError(
-            f"@{self._authority} has published nothing of this name"
-            if not labels
-            else f"there is no version {version!r}",
+        return NotFoundError(
+            f"there is no version {version!r}" if labels else f"@{self._authority} has published nothing of this name",
             url=f"@{self._authority}/{name}",
             hint=f"there are {', '.join(versions)}" if versions else f"inspect @{self._authority} lists what is there",
         )
 
     def get(self, key: str) -> Entry:
         """See :class:`atdata_cli.indexes.base.Index`."""
-        return self._entry(self._reader, _stored(self._reader, key))
+        return _followed(self._entry(self._reader, _stored(self._reader, key)))
 
     def entries(self) -> Iterator[Entry]:
         """See :class:`atdata_cli.indexes.base.Index`.
@@ -163,8 +163,7 @@ class AtmosphereIndex:
         labelled = {label.record.name for label in labels}
         for name in {stored.record.name for stored in known.values()} - labelled:
             last = max((one for one in known.values() if one.record.name == name), key=_age)
-            with suppress(IntegrityError):
-                found.append(self._entry(session, last))
+            found.append(self._entry(session, last))
         return iter(sorted(found, key=lambda entry: (entry.name, entry.version or "")))
 
     def _labelled(self, session: Session, label: Label, known: dict[str, StoredEntry] | None = None) -> Entry:
@@ -236,6 +235,13 @@ def _stored(session: Session, key: str) -> StoredEntry:
         )
     value, cid = found
     return StoredEntry(uri, cid, EntryRecord.from_json(value, uri=uri))
+
+
+def _followed(entry: Entry) -> Entry:
+    """The entry, if a reader may follow its shards."""
+    if entry.problem is not None:
+        raise IntegrityError(entry.problem, url=entry.uri, hint="its publisher has to mend it")
+    return entry
 
 
 def _entry_reference(label: Label) -> Reference:
