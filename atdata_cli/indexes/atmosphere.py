@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
+from atdata_cli.atproto.identity import on_this_machine
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA, EntryRecord, SchemaRecord
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import StorageBlobs
@@ -20,6 +21,7 @@ from atdata_cli.indexes.entryrecord import entry_of
 from atdata_cli.indexes.labels import Label, age, labels_of, newest
 from atdata_cli.indexes.publishing import StoredEntry, entries_of, publish
 from atdata_cli.indexes.registry import IndexOptions
+from atdata_cli.net import is_loopback
 from atdata_cli.refs import Reference, parse
 
 __all__ = ["AtmosphereIndex"]
@@ -171,8 +173,7 @@ class AtmosphereIndex:
         reference = _entry_reference(label)
         owner = session
         if reference.authority not in (session.did, session.handle):
-            owner = self._others.get(reference.authority) or Session.anonymous(reference.authority)
-            self._others[reference.authority] = owner
+            owner = self._other(reference.authority)
         stored = (known or {}).get(f"at://{owner.did}/{ENTRY}/{reference.key}")
         try:
             stored = stored or _stored(owner, reference.key)
@@ -194,6 +195,14 @@ class AtmosphereIndex:
             schema=self._schema(owner, stored.record.schema_ref),
         )
 
+    def _other(self, authority: str) -> Session:
+        """Another account, which a record names. A stranger's record cannot send requests into this machine."""
+        if authority not in self._others:
+            if on_this_machine(authority) and not is_loopback(self._reader.pds_url):
+                raise IntegrityError("this record names an account on this machine", url=f"at://{authority}")
+            self._others[authority] = Session.anonymous(authority)
+        return self._others[authority]
+
     def _schema(self, owner: Session, uri: str) -> SchemaRecord | None:
         """The schema of an entry; None if it cannot be read: the shards can be without."""
         if uri not in self._schemas:
@@ -207,8 +216,7 @@ class AtmosphereIndex:
             return None
         try:
             if authority not in (owner.did, owner.handle):
-                owner = self._others.get(authority) or Session.anonymous(authority)
-                self._others[authority] = owner
+                owner = self._other(authority)
             found = owner.get_record(collection, key)
             return SchemaRecord.from_json(found[0], uri=uri) if found else None
         except AtdataError as error:
