@@ -487,7 +487,8 @@ def _indexed(text: str, rest: str) -> Reference:
         return Reference("index", text, authority)
     name, at, version = named.partition("@")
     if not valid_name(name):
-        raise UsageError(f"{name!r} cannot name a dataset", url=text, hint="@HANDLE/NAME or @HANDLE/NAME@VERSION")
+        whose = LOCAL_INDEX if authority == LOCAL_INDEX else "HANDLE"
+        raise UsageError(f"{name!r} cannot name a dataset", url=text, hint=f"@{whose}/NAME or @{whose}/NAME@VERSION")
     if at and not re.fullmatch(_VERSION, version):
         raise UsageError(f"{version!r} is no version", url=text, hint="for example 1.0.0")
     return Reference("dataset", text, authority, name, version if at else None)

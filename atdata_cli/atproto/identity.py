@@ -7,16 +7,19 @@ host), the DID's document names the handle back, and the server that holds the a
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from atdata_cli import config
+from atdata_cli.atproto.sessionfile import SessionFile
 from atdata_cli.atproto.transport import Transport, http_errors, transport_error
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, UntrustedError, UsageError
 from atdata_cli.net import httpx_options, is_loopback, server_root
 
-__all__ = ["PLC_URL", "Identity", "configured_url", "is_did", "plain_authority", "resolve"]
+__all__ = ["PLC_URL", "Identity", "configured_url", "is_did", "on_this_machine", "plain_authority", "resolve"]
 
 PLC_URL = "https://plc.directory"
 _SECONDS = 15.0  # for one look-up
@@ -44,6 +47,11 @@ class Identity:
 def is_did(text: str) -> bool:
     """Whether *text* is a DID of a method that the AT Protocol knows."""
     return re.fullmatch(_DID, text) is not None
+
+
+def on_this_machine(authority: str) -> bool:
+    """Whether it is a did:web of this machine itself."""
+    return authority.startswith("did:web:") and is_loopback(f"https://{_web_host(authority)}")
 
 
 def plain_authority(text: str) -> str:
@@ -88,7 +96,8 @@ def resolve(authority: str, *, pds_url: str | None = None) -> Identity:
     Parameters
     ----------
     authority : handle, with or without ``@``, or DID.
-    pds_url : server to ask first, if it is on this machine: handles there are in no DNS. Default by the environment.
+    pds_url : server to ask first, if it is on this machine: handles there are in no DNS. Default: the one of a login
+        that was kept, else by the environment.
 
     Raises
     ------
@@ -96,9 +105,21 @@ def resolve(authority: str, *, pds_url: str | None = None) -> Identity:
     IntegrityError : handle and DID do not name each other, or the DID's document is not valid.
     TemporaryError : a directory or server does not answer.
     """
+    wanted = plain_authority(authority)
     server = configured_url(pds_url or config.pds_url(), "the PDS's URL")
     plc = configured_url(config.plc_url(), "ATDATA_PLC_URL")
-    return _resolved(plain_authority(authority), server if server and is_loopback(server) else None, plc)
+    logged_in = _logged_in(wanted) if pds_url is None else None
+    return logged_in or _resolved(wanted, server if server and is_loopback(server) else None, plc)
+
+
+def _logged_in(authority: str) -> Identity | None:
+    """The account as its login found it on a server of this machine, which no directory of the network knows."""
+    for file in SessionFile.all():
+        with suppress(OSError):  # another user's; what is public can be read without
+            tokens = file.read()
+            if tokens and authority in (tokens.handle.lower(), tokens.did) and is_loopback(tokens.pds_url):
+                return Identity(tokens.did, tokens.handle, tokens.pds_url)
+    return None
 
 
 # A run asks for the same few accounts, at each of their blobs.
@@ -113,7 +134,8 @@ def _resolved(authority: str, local: str | None, plc: str | None) -> Identity:
             hint="the account has another handle by now, or the handle points to a wrong account",
         )
     handle = authority if did != authority else next(iter(claimed), "")
-    return Identity(did, handle, _server(document, did, on_this_machine=local is not None or is_loopback(plc or "")))
+    here = local is not None or is_loopback(plc or "") or on_this_machine(did)
+    return Identity(did, handle, _server(document, did, on_this_machine=here))
 
 
 def _did_of(handle: str, local: str | None) -> str:
@@ -148,32 +170,16 @@ def _ask_network(handle: str) -> str | None:
     return found
 
 
-# The SDK's resolvers never close their connections: one of each is kept.
+# The SDK's resolver never closes its connections: one is kept.
 @lru_cache(maxsize=1)
 def _handle_resolver() -> Any:
+    import httpx
     from atproto_identity.handle.resolver import HandleResolver
 
-    return _with_our_network(HandleResolver(timeout=_SECONDS))
-
-
-@lru_cache(maxsize=8)
-def _did_resolver(directory: str) -> Any:
-    from atproto_identity.did.resolver import DidResolver
-
-    resolver = DidResolver(plc_url=directory, timeout=_SECONDS)
-    for method in resolver._methods.values():
-        _with_our_network(method)
-    return resolver
-
-
-def _with_our_network(resolver: Any) -> Any:
-    """Let a resolver of the SDK, which takes no client, ask as all others do."""
-    import httpx
-
-    for name in ("_http_client", "_client"):
-        if hasattr(resolver, name):
-            getattr(resolver, name).close()
-            setattr(resolver, name, httpx.Client(**httpx_options()))
+    resolver = HandleResolver(timeout=_SECONDS)
+    # It takes no client, but shall ask as all others do.
+    resolver._http_client.close()
+    resolver._http_client = httpx.Client(**httpx_options())
     return resolver
 
 
@@ -183,24 +189,48 @@ def _document(did: str, local: str | None, plc: str | None) -> Any:
         document = _local_document(local, did)
         if document is not None:
             return document
-    from atproto_core.exceptions import AtProtocolError
-    from atproto_identity.exceptions import DidPlcResolverError, DidWebResolverError
-
-    directory = plc or PLC_URL
-    where = directory if did.startswith("did:plc:") else None
+    if did.startswith("did:plc:"):
+        return _document_at(f"{plc or PLC_URL}/{did}", did)
+    host = _web_host(did)
+    url = f"https://{host}/.well-known/did.json"
+    if not on_this_machine(did):
+        if ":" in host:
+            raise UsageError(f"{did}: a port is only for servers on this machine", hint="did:web:HOST names a server")
+        return _document_at(url, did)
     try:
-        document = _did_resolver(directory).resolve(did)
-    except (DidPlcResolverError, DidWebResolverError) as error:
-        failure = transport_error(error.__cause__ or error, where or did)
-        if isinstance(failure, UntrustedError):
-            raise failure from error
-        reason = str(error.__cause__ or error)
-        raise TemporaryError(f"{did} cannot be looked up: {reason}", url=where) from error
+        return _document_at(url, did)
+    except TemporaryError:  # servers of developers often have no certificate
+        return _document_at(url.replace("https:", "http:", 1), did)
+
+
+def _web_host(did: str) -> str:
+    """``HOST[:PORT]`` of a did:web, which writes the colon as ``%3A``: https://w3c-ccg.github.io/did-method-web/."""
+    return unquote(did.removeprefix("did:web:"))
+
+
+def _document_at(url: str, did: str) -> Any:
+    """The document that a directory or a server has of a DID."""
+    import httpx
+    import orjson
+    from atproto_core.exceptions import AtProtocolError
+    from atproto_identity.did.resolvers.base_resolver import BaseResolver
+
+    try:
+        with httpx.Client(**httpx_options(timeout=_SECONDS)) as client:
+            answer = client.get(url)
+    except httpx.HTTPError as error:
+        failure = transport_error(error, url)
+        if isinstance(failure, TemporaryError):
+            failure = TemporaryError(f"{did} cannot be looked up: {failure.message}", url=url)
+        raise failure from error
+    if answer.status_code in {404, 410}:
+        raise NotFoundError(f"there is no {did}", url=url)
+    if answer.status_code != 200:
+        raise TemporaryError(f"{did} cannot be looked up: HTTP {answer.status_code}", url=url)
+    try:
+        return BaseResolver.validate_did_doc(did, orjson.loads(answer.content))
     except (AtProtocolError, ValueError) as error:
-        raise IntegrityError(f"the document of {did} is not valid", url=where) from error
-    if document is None:
-        raise NotFoundError(f"there is no {did}", url=where)
-    return document
+        raise IntegrityError(f"the document of {did} is not valid", url=url) from error
 
 
 def _local_document(server: str, did: str) -> Any:

@@ -29,6 +29,9 @@ def print_index(output: Output, reference: Reference, indexes: IndexOptions) -> 
         _show(reference.authority, entries)
     else:
         output.data(["\t".join(_cells(reference.authority, entry)) for entry in entries])
+    for entry in entries:
+        if entry.problem is not None:
+            output.warn(f"{printable(_named(reference.authority, entry))}: {printable(entry.problem)}")
     if not entries:
         output.say("the index is empty")
 
@@ -51,6 +54,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "created_at": entry.created_at,
         "schema_ref": entry.schema_ref,
         "shards": [redact(shard.url) for shard in entry.shards],
+        "problem": entry.problem,
     }
 
 
@@ -94,12 +98,17 @@ def _named(authority: str, entry: Entry) -> str:
     return f"@{authority}/{entry.name}" + (f"@{entry.version}" if entry.version else "")
 
 
+def _shards(entry: Entry) -> str:
+    """How many, as far as they can be followed."""
+    return "" if entry.problem is not None else str(len(entry.shards))
+
+
 def _cells(authority: str, entry: Entry) -> Sequence[str]:
     """Of one line: reference, samples, shards, bytes, when, description; what nobody told is empty."""
     cells = [
         _named(authority, entry),
         "" if entry.samples is None else str(entry.samples),
-        str(len(entry.shards)),
+        _shards(entry),
         "" if entry.bytes is None else str(entry.bytes),
         entry.created_at or "",
         entry.description or "",
@@ -123,7 +132,7 @@ def _show(authority: str, entries: Sequence[Entry]) -> None:
         table.add_row(
             Text(printable(_named(authority, entry)), "bold cyan"),
             Text("" if entry.samples is None else f"{entry.samples:,}"),
-            Text(f"{len(entry.shards):,}"),
+            Text(_shards(entry)),
             Text("" if entry.bytes is None else human_bytes(entry.bytes)),
             Text(printable(entry.created_at or ""), "dim"),
             Text(printable(entry.description or "")),

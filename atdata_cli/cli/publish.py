@@ -201,6 +201,8 @@ def _losses(withdrawal: Withdrawal) -> list[str]:
 
 
 def _totals(entry: Entry) -> str:
+    if entry.problem is not None:
+        return printable(entry.problem)
     samples = "" if entry.samples is None else f"{count(entry.samples, 'sample')} in "
     return samples + count(len(entry.shards), "shard")
 

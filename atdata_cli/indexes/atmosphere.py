@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
+from atdata_cli.atproto.identity import on_this_machine
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA, EntryRecord, SchemaRecord
 from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import StorageBlobs
@@ -20,6 +21,7 @@ from atdata_cli.indexes.entryrecord import entry_of
 from atdata_cli.indexes.labels import Label, age, labels_of, newest
 from atdata_cli.indexes.publishing import StoredEntry, entries_of, publish
 from atdata_cli.indexes.registry import IndexOptions
+from atdata_cli.net import is_loopback
 from atdata_cli.refs import Reference, parse
 
 __all__ = ["AtmosphereIndex"]
@@ -84,9 +86,7 @@ class AtmosphereIndex:
         lost = [one for one in lost if not any(label.leads_to(session, one.uri) for label in staying)]
         target = f"@{session.handle or session.did}/{name}" + (f"@{version}" if version else "")
         if not going and not lost:
-            raise NotFoundError(
-                "there is nothing of this name", url=target, hint="atdata-cli inspect @HANDLE lists what is there"
-            )
+            raise self._no_such(name, version, [label for label in labels if label.record.name == name])
         gone = [self._entry(session, one) for one in lost]
         return Withdrawal(
             target=target,
@@ -128,22 +128,24 @@ class AtmosphereIndex:
         labels = labels_of(session, name)
         label = newest(label for label in labels if version in (None, label.record.version))
         if label is not None:
-            return self._labelled(session, label)
+            return _followed(self._labelled(session, label))
         named = list(entries_of(session, name)) if version is None else []
         if named:
-            return self._entry(session, max(named, key=_age))
+            return _followed(self._entry(session, max(named, key=_age)))
+        raise self._no_such(name, version, labels)
+
+    def _no_such(self, name: str, version: str | None, labels: Sequence[Label]) -> NotFoundError:
+        """What to say where nothing is found; *labels* are those of the name."""
         versions = sorted({label.record.version for label in labels if label.record.version})
-        raise NotFoundError(
-            f"@{self._authority} has published nothing of this name"
-            if not labels
-            else f"there is no version {version!r}",
+        return NotFoundError(
+            f"there is no version {version!r}" if labels else f"@{self._authority} has published nothing of this name",
             url=f"@{self._authority}/{name}",
             hint=f"there are {', '.join(versions)}" if versions else f"inspect @{self._authority} lists what is there",
         )
 
     def get(self, key: str) -> Entry:
         """See :class:`atdata_cli.indexes.base.Index`."""
-        return self._entry(self._reader, _stored(self._reader, key))
+        return _followed(self._entry(self._reader, _stored(self._reader, key)))
 
     def entries(self) -> Iterator[Entry]:
         """See :class:`atdata_cli.indexes.base.Index`.
@@ -163,8 +165,7 @@ class AtmosphereIndex:
         labelled = {label.record.name for label in labels}
         for name in {stored.record.name for stored in known.values()} - labelled:
             last = max((one for one in known.values() if one.record.name == name), key=_age)
-            with suppress(IntegrityError):
-                found.append(self._entry(session, last))
+            found.append(self._entry(session, last))
         return iter(sorted(found, key=lambda entry: (entry.name, entry.version or "")))
 
     def _labelled(self, session: Session, label: Label, known: dict[str, StoredEntry] | None = None) -> Entry:
@@ -172,8 +173,7 @@ class AtmosphereIndex:
         reference = _entry_reference(label)
         owner = session
         if reference.authority not in (session.did, session.handle):
-            owner = self._others.get(reference.authority) or Session.anonymous(reference.authority)
-            self._others[reference.authority] = owner
+            owner = self._other(reference.authority)
         stored = (known or {}).get(f"at://{owner.did}/{ENTRY}/{reference.key}")
         try:
             stored = stored or _stored(owner, reference.key)
@@ -195,6 +195,14 @@ class AtmosphereIndex:
             schema=self._schema(owner, stored.record.schema_ref),
         )
 
+    def _other(self, authority: str) -> Session:
+        """Another account, which a record names. A stranger's record cannot send requests into this machine."""
+        if authority not in self._others:
+            if on_this_machine(authority) and not is_loopback(self._reader.pds_url):
+                raise IntegrityError("this record names an account on this machine", url=f"at://{authority}")
+            self._others[authority] = Session.anonymous(authority)
+        return self._others[authority]
+
     def _schema(self, owner: Session, uri: str) -> SchemaRecord | None:
         """The schema of an entry; None if it cannot be read: the shards can be without."""
         if uri not in self._schemas:
@@ -208,8 +216,7 @@ class AtmosphereIndex:
             return None
         try:
             if authority not in (owner.did, owner.handle):
-                owner = self._others.get(authority) or Session.anonymous(authority)
-                self._others[authority] = owner
+                owner = self._other(authority)
             found = owner.get_record(collection, key)
             return SchemaRecord.from_json(found[0], uri=uri) if found else None
         except AtdataError as error:
@@ -236,6 +243,13 @@ def _stored(session: Session, key: str) -> StoredEntry:
         )
     value, cid = found
     return StoredEntry(uri, cid, EntryRecord.from_json(value, uri=uri))
+
+
+def _followed(entry: Entry) -> Entry:
+    """The entry, if a reader may follow its shards."""
+    if entry.problem is not None:
+        raise IntegrityError(entry.problem, url=entry.uri, hint="its publisher has to mend it")
+    return entry
 
 
 def _entry_reference(label: Label) -> Reference:

@@ -58,6 +58,7 @@ class Entry:
     endpoint, region : of the S3 server that has the shards, where its author told. Whoever wrote the entry chose
         them: they are given no credentials but those that the user configured for this very endpoint.
     blob_refs : URL to blob ref, verbatim, of shards that are blobs.
+    problem : why no reader may follow its shards, which are left out then; None if one may.
     """
 
     uri: str
@@ -82,6 +83,7 @@ class Entry:
     endpoint: str | None = None
     region: str | None = None
     blob_refs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ class Index(Protocol):
         Raises
         ------
         NotFoundError : there is none.
+        IntegrityError : its shards are where no reader may follow.
         """
 
     def get(self, key: str) -> Entry:
@@ -213,11 +216,14 @@ class Index(Protocol):
 
         Raises
         ------
-        NotFoundError : there is none.
+        NotFoundError, IntegrityError : see :meth:`find`.
         """
 
     def entries(self) -> Iterator[Entry]:
-        """All datasets, one for each label (so one with a version comes under both), by name and version."""
+        """All datasets, one for each label (so one with a version comes under both), by name and version.
+
+        Those whose shards cannot be followed are among them, see :class:`Entry`.
+        """
 
     def plan_withdrawal(self, name: str, version: str | None = None) -> Withdrawal:
         """What would go: of the plain name all its labels, of a version that label alone.

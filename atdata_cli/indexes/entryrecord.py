@@ -204,28 +204,30 @@ def entry_of(
     version: str | None = None,
     schema: SchemaRecord | None = None,
 ) -> Entry:
-    """A record as every index gives it out.
+    """A record as every index gives it out; without its shards, and with the reason, where no reader may follow them.
 
     Parameters
     ----------
     uri, did : of the record and of its author.
     name, version : of the label that led to it.
     schema : the record that it refers to, if it could be read.
-
-    Raises
-    ------
-    IntegrityError : its shards are where no reader may follow.
     """
     metadata = dict(record.metadata or {})
     storage = record.storage
     s3 = storage if isinstance(storage, StorageS3) else None
     size = record.size or Size()
+    shards: Sequence[EntryShard] = ()
+    problem = None
+    try:
+        shards = _with_rows(_shards(storage, did), metadata.get("shards"))
+    except UsageError as error:
+        problem = f"this entry names what is not followed: {error.message}"
     found = Entry(
         uri=uri,
         key=uri.rpartition("/")[2],
         name=name or record.name,
         version=version,
-        shards=_with_rows(_shards(storage, uri, did), metadata.get("shards")),
+        shards=shards,
         schema=schema.schema if schema else None,
         schema_ref=record.schema_ref,
         samples=size.samples,
@@ -238,27 +240,29 @@ def entry_of(
         endpoint=s3.endpoint if s3 else None,
         region=s3.region if s3 else None,
         blob_refs=_blob_refs(storage, did),
+        problem=problem,
     )
     return with_facts(found, metadata)
 
 
-def _shards(storage: Storage, uri: str, did: str) -> list[EntryShard]:
-    try:
-        match storage:
-            case StorageBlobs():
-                return [_blob(shard, did) for shard in storage.shards]
-            case StorageS3():
-                if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{1,254}", storage.bucket):
-                    raise UsageError(f"{storage.bucket!r} is no bucket")
-                return [EntryShard(f"s3://{storage.bucket}/{s.key}", _sha256(s.checksum)) for s in storage.shards]
-            case StorageHttp():
-                return [EntryShard(_readable(s.url), _sha256(s.checksum)) for s in storage.shards]
-            case StorageExternal():
-                return [EntryShard(_readable(url)) for url in expand_all(storage.shards)]
-    except UsageError as error:
-        raise IntegrityError(
-            f"this entry names what is not followed: {error.message}", url=uri, hint="its publisher has to mend it"
-        ) from error
+def _shards(storage: Storage, did: str) -> list[EntryShard]:
+    """The shards of an entry.
+
+    Raises
+    ------
+    UsageError : they are where no reader may follow.
+    """
+    match storage:
+        case StorageBlobs():
+            return [_blob(shard, did) for shard in storage.shards]
+        case StorageS3():
+            if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{1,254}", storage.bucket):
+                raise UsageError(f"{storage.bucket!r} is no bucket")
+            return [EntryShard(f"s3://{storage.bucket}/{s.key}", _sha256(s.checksum)) for s in storage.shards]
+        case StorageHttp():
+            return [EntryShard(_readable(s.url), _sha256(s.checksum)) for s in storage.shards]
+        case StorageExternal():
+            return [EntryShard(_readable(url)) for url in expand_all(storage.shards)]
 
 
 def _blob(shard: BlobShard, did: str) -> EntryShard:

@@ -54,3 +54,20 @@ def test_what_cannot_log_in(cli: Cli, pds_account, tmp_path):
     cli("login", handle, "--password-command", "false", env=env).failed(4, "exit code 1")
     cli("login", handle, "--password-command", "true", "--password-stdin", env=env).failed(2, "exclude")
     cli("login", "nobody.test", "--password-stdin", stdin=b"x\n", env=env).failed(3, "nobody has the handle")
+
+
+def test_what_login_found_is_read_by_the_same_handle(cli: Cli, rows_file, pds_account):
+    """On a server of this machine, which nothing in the environment names."""
+    handle, password = pds_account.handle, f"{pds_account.password}\n".encode()
+    pds = ["--pds", pds_account.pds_url]
+    done = cli("login", handle, *pds, "--password-stdin", stdin=password)
+    assert done.code == 0, done.err
+    wrote = cli("write", rows_file, f"@{handle}/rows")
+    assert wrote.code == 0, wrote.err
+    for account in (f"@{handle.upper()}", f"at://{pds_account.did}"):
+        assert cli("resolve", f"{account}/rows", "--canonical").lines == wrote.lines
+    assert f"@{handle}/rows" in cli("inspect", f"@{handle}").out
+    examined = cli("doctor", f"@{handle}")
+    assert examined.code == 0, examined.err
+    assert cli("logout").code == 0
+    cli("resolve", f"@{handle}/rows").failed(3, "nobody has the handle")

@@ -139,7 +139,7 @@ def test_what_is_not_published(cli, data, rows_file, tmp_path):
     cli("publish", "out", "@local").failed(2, "no name in an index")
     cli("publish", "-", "@local/x").failed(2, "standard input")
     cli("publish", "out", "@local/x", "--blobs").failed(2, "@HANDLE/NAME")
-    cli("publish", "out", "@local/-x").failed(2, "cannot name a dataset")
+    cli("publish", "out", "@local/-x").failed(2, "cannot name a dataset", "@local/NAME")
     cli("publish", "memory://x", "@local/x").failed(2, "in memory")
     # Before anything is asked of the server.
     cli("publish", "https://me:secret@data.invalid/a.tar", "@local/x").failed(2, "a password")

@@ -252,7 +252,11 @@ def test_the_deprecated_storage_and_http_are_read(index, pds_account):
         with pytest.raises(Exception, match="not followed") as caught:
             anybody.find(name)
         assert caught.value.exit_code == 6
-    assert [entry.name for entry in anybody.entries()] == ["old"]
+    listed = [(entry.name, len(entry.shards), entry.problem is None) for entry in anybody.entries()]
+    assert listed == [("command", 0, False), ("file", 0, False), ("local", 0, False), ("old", 4, True)]
+    for name in ("local", "command", "file"):
+        index.withdraw(index.plan_withdrawal(name))
+    assert [record["value"]["name"] for record in pds_account.records(ENTRY)] == ["old"]
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,36 @@ def test_what_cannot_be_written_is_told_before_the_upload(cli: Cli, rows_file, p
     assert pds_account.records(ENTRY) == []
 
 
+def test_an_entry_that_cannot_be_followed_is_listed_and_withdrawn(cli: Cli, rows_file, pds_account):
+    """The reference library publishes paths of its own machine as URLs."""
+    me, account = pds_account.env, f"@{pds_account.handle}"
+    assert cli("write", rows_file, f"{account}/rows@1.0", env=me).code == 0
+    [good] = pds_account.records(ENTRY)
+    shard = {"url": "/data/shard-000000.tar", "checksum": {"algorithm": "sha256", "digest": "00" * 32}}
+    storage = {"$type": "science.alt.dataset.storageHttp", "shards": [shard]}
+    evil = {**good["value"], "name": "evil", "storage": storage}
+    body = {"repo": pds_account.did, "collection": ENTRY, "record": evil, "validate": False}
+    pds_account.xrpc("com.atproto.repo.createRecord", body)
+    listed = cli("inspect", account, env=me)
+    assert [line.split("\t")[0] for line in listed.lines] == [
+        f"{account}/{name}" for name in ("evil", "rows", "rows@1.0")
+    ]
+    [warning] = listed.err.splitlines()
+    assert warning.startswith(f"warning: {account}/evil: this entry names what is not followed: a path on")
+    told = cli("inspect", account, "--json", env=me).document["datasets"]
+    assert [(one["name"], one["problem"] is None, len(one["shards"])) for one in told[:2]] == [
+        ("evil", False, 0),
+        ("rows", True, 1),
+    ]
+    cli("resolve", f"{account}/evil", env=me).failed(6, "not followed", "its publisher")
+    gone = cli("unpublish", f"{account}/evil", "--yes", env=me)
+    assert gone.code == 0, gone.err
+    assert "not followed" in gone.err
+    assert [record["uri"] for record in pds_account.records(ENTRY)] == [good["uri"]]
+    for command in ("resolve", "unpublish"):
+        cli(command, f"{account}/rows@9", env=me).failed(3, "no version '9'", "there are 1.0")
+
+
 def test_a_revoked_password_and_rate_limits(cli: Cli, rows_file, pds_server, tmp_path):
     with run_pds(tmp_path / "pds", plc_url=pds_server.plc_url, rate_limits=True) as pds:
         account = pds.account()

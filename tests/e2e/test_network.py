@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from atdata_cli.atproto.values import blob_cid
 from tests.cli.test_write import tree
 from tests.cli.test_write_s3 import objects
 from tests.servers.network import Authority, ForwardProxy, forward_proxy, tls_in_front
@@ -225,3 +229,55 @@ class TestPDS:
             ran = cli("inspect", f"@{pds_account.handle}", env=wrong)
             ran.failed(1, "--ca-bundle")
             assert pds_account.password not in ran.err
+
+
+class WebAccount(http.server.BaseHTTPRequestHandler):
+    """A server that is the account ``did:web:localhost%3A…``, with one blob."""
+
+    blob = b"any bytes"
+    document: ClassVar[dict[str, object]] = {}
+
+    def do_GET(self) -> None:
+        if self.path == "/.well-known/did.json":
+            body = json.dumps(self.document).encode()
+        else:
+            body = self.blob if "getBlob" in self.path else b""
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_an_account_that_is_a_server_of_this_machine(cli, authority, scheme):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), WebAccount)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    plain = f"http://127.0.0.1:{server.server_port}"
+    with tls_in_front(plain, authority.context("localhost")) as secure:
+        port = (secure if scheme == "https" else plain).rpartition(":")[2]
+        did, pds = f"did:web:localhost%3A{port}", f"{scheme}://localhost:{port}"
+        service = {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": pds}
+        WebAccount.document = {"id": did, "service": [service]}
+        ref = f"at://{did}/blob/{blob_cid(hashlib.sha256(WebAccount.blob).hexdigest())}"
+        ran = cli("resolve", ref, "--ca-bundle", authority.file, "--retries", "0")
+        assert ran.code == 0, ran.err
+        assert ran.lines[0].startswith(f"{pds}/xrpc/com.atproto.sync.getBlob?did=")
+        if scheme == "https":
+            cli("resolve", ref, "--retries", "0").failed(1, "certificate is not trusted", "--ca-bundle")
+        WebAccount.document = {}
+        cli("resolve", ref, "--ca-bundle", authority.file).failed(6, f"the document of {did} is not valid")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_port_of_another_machine_is_no_account(cli):
+    cli("resolve", "@did:web:example.com%3A8444/x").failed(2, "a port is only for servers on this machine")

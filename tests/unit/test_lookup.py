@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from atdata_cli import LocalStore
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, UsageError
+from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.base import Entry, EntryShard
 from atdata_cli.indexes.lookup import Found, _is_amazon, _of_entry, _same_server, lookup
 from atdata_cli.indexes.registry import IndexOptions, open_index
@@ -187,3 +189,11 @@ def test_kinds_of_references(tmp_path, monkeypatch):
     with pytest.raises(NotFoundError, match="no local index yet"):
         lookup("@local/rows", files, options)
     assert open_index("local", options) is not None
+
+
+def test_a_strangers_record_names_no_account_of_this_machine():
+    index = AtmosphereIndex("alice.example.com")
+    index.__dict__["_reader"] = SimpleNamespace(pds_url="https://pds.example.com")
+    for did in ("did:web:localhost%3A22", "did:web:127.0.0.1"):
+        with pytest.raises(IntegrityError, match="an account on this machine"):
+            index._other(did)
