@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from atdata_cli.atproto.storage import TAR, Blob
 from atdata_cli.atproto.transport import BlobMissingError
 from atdata_cli.errors import TemporaryError
 
-__all__ = ["UPLOAD", "BlobLedger", "Tie", "ties_of"]
+__all__ = ["UPLOAD", "BlobLedger", "Tie", "dead_runs", "ties_of"]
 
 UPLOAD = "local.atdata-cli.upload"
 
@@ -83,6 +83,14 @@ def ties_of(session: Session) -> Iterator[Tie]:
     """All records of all ledgers of an account."""
     for uri, _, record in session.list_records(UPLOAD):
         yield Tie.read(uri.rpartition("/")[2], record)
+
+
+def dead_runs(ties: Iterable[Tie]) -> set[str]:
+    """The runs that have added nothing for so long that they must have ended."""
+    last: dict[str, datetime] = {}
+    for tie in ties:
+        last[tie.run] = max(tie.created, last.get(tie.run, tie.created))
+    return {run for run, created in last.items() if datetime.now(UTC) - created > _DEAD}
 
 
 class BlobLedger:
@@ -267,16 +275,9 @@ class BlobLedger:
                 self._session.delete_record(UPLOAD, key)
                 self._records.discard(key)
             self._tied.clear()
-            dead = self._dead_runs()
+            dead = dead_runs(self._others.values())
             for key, tie in list(self._others.items()):
                 if held and (tie.run in dead or all(blob.cid in held for blob in tie.blobs)):
                     self._session.delete_record(UPLOAD, key)
                     del self._others[key]
         return self.earlier
-
-    def _dead_runs(self) -> set[str]:
-        """The runs that have added nothing for so long that they must have ended."""
-        last: dict[str, datetime] = {}
-        for tie in self._others.values():
-            last[tie.run] = max(tie.created, last.get(tie.run, tie.created))
-        return {run for run, created in last.items() if datetime.now(UTC) - created > _DEAD}

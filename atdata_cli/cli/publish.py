@@ -177,6 +177,8 @@ def unpublish(
     withdrawal = into.plan_withdrawal(named.name, named.version)
     for line in _losses(withdrawal):
         output.say(line)
+    for warning in withdrawal.warnings:
+        output.warn(warning)
     if not dry_run:
         if not yes:
             _confirm(withdrawal)

@@ -36,10 +36,15 @@ def prune(
 ) -> None:
     """Delete the shards in DEST that its manifest does not name, and print their URLs.
 
-    Updates leave the shards that they replace, for those who read the manifest of before; from now on their reads fail.
+    DEST is a folder, a URL prefix, or @HANDLE/NAME. Updates leave the shards that they replace, for those who read the
+    manifest of before; from now on their reads fail. Of @HANDLE/NAME go the entries that no name or version leads to
+    any more, except the newest, with the blobs that nothing else holds.
     """
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
     opt.use_network(retries, timeout, ca_bundle)
+    if in_index(dest):
+        _prune_entries(output, dest, dry_run=dry_run)
+        return
     destination = _destination(dest, opt.store_options(endpoint_url, profile, region, store_option))
     _tell_removed(output, destination, destination.prune(dry_run=dry_run), dry_run=dry_run)
 
@@ -77,10 +82,28 @@ def abort(
 def _destination(dest: str, stores: StoreOptions) -> Destination:
     from atdata_cli.shards.destination import Destination
 
-    if in_index(dest):
-        raise UsageError("an index keeps no shards that nothing names", url=dest, hint="unpublish takes a name away")
     store, prefix = writable_store(dest, stores, doing="deleted")
     return Destination(store, prefix)
+
+
+def _prune_entries(output: Output, dest: str, *, dry_run: bool) -> None:
+    """In a PDS: entries of before, which each publication of something else leaves."""
+    from atdata_cli.indexes.atmosphere import AtmosphereIndex
+
+    target = parse(dest)
+    if target.kind != "dataset" or target.authority == LOCAL_INDEX or target.version is not None:
+        raise UsageError(
+            "in an index, only whole names of an account are pruned",
+            url=dest,
+            hint="@HANDLE/NAME; unpublish takes a name or a version away",
+        )
+    index = AtmosphereIndex(target.authority)
+    going = index.plan_pruning(target.name)
+    if not dry_run:
+        index.withdraw(going)
+    urls = [*(entry.uri for entry in going.entries), *(shard.url for shard in going.deleted)]
+    blobs = f"{count(len(going.deleted), 'blob')}, {human_bytes(going.deleted_bytes)}"
+    _tell(output, urls, f"{count(len(going.entries), 'old record')} and {blobs}", dry_run=dry_run)
 
 
 def _abandon(output: Output, dest: str, *, dry_run: bool) -> None:

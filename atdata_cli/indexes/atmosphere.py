@@ -6,21 +6,24 @@ Anybody reads them without credentials; an account's own are written with its se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
 from atdata_cli.atproto.identity import on_this_machine
+from atdata_cli.atproto.ledger import UPLOAD, Tie, dead_runs, ties_of
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA, EntryRecord, SchemaRecord
-from atdata_cli.atproto.session import Session
-from atdata_cli.atproto.storage import StorageBlobs
+from atdata_cli.atproto.session import ANY, Session
+from atdata_cli.atproto.storage import Blob, StorageBlobs
 from atdata_cli.atproto.transport import SwapError
+from atdata_cli.atproto.values import sha256_in
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError
 from atdata_cli.indexes.base import Entry, EntryShard, Publication, Published, Withdrawal
 from atdata_cli.indexes.entryrecord import entry_of
 from atdata_cli.indexes.labels import Label, age, labels_of, newest
 from atdata_cli.indexes.publishing import StoredEntry, entries_of, publish
 from atdata_cli.indexes.registry import IndexOptions
+from atdata_cli.indexes.unfinished import unfinished
 from atdata_cli.net import is_loopback
 from atdata_cli.refs import Reference, parse
 
@@ -72,12 +75,16 @@ class AtmosphereIndex:
     def plan_withdrawal(self, name: str, version: str | None = None) -> Withdrawal:
         """See :class:`atdata_cli.indexes.base.Index`.
 
-        With the plain name go all entries of this name that no label of another name leads to; with a version its
-        entry, unless another label leads there.
+        With the plain name go all entries of this name that no label of another name leads to, and what uploads have
+        left that must have ended; with a version its entry, unless another label leads there.
         """
         session = self.account
         labels = labels_of(session)
         entries = list(entries_of(session))
+        ties = list(ties_of(session))
+        uploads = [tie for tie in ties if tie.name == name and version is None]
+        dead = dead_runs(uploads)
+        left = [tie for tie in uploads if tie.run in dead]
         going = [label for label in labels if _named(label, name, version)]
         staying = [label for label in labels if label not in going]
         lost = [one for one in entries if any(label.leads_to(session, one.uri) for label in going)]
@@ -85,15 +92,45 @@ class AtmosphereIndex:
             lost += [one for one in entries if one.record.name == name and one not in lost]
         lost = [one for one in lost if not any(label.leads_to(session, one.uri) for label in staying)]
         target = f"@{session.handle or session.did}/{name}" + (f"@{version}" if version else "")
-        if not going and not lost:
+        if not going and not lost and not left:
             raise self._no_such(name, version, [label for label in labels if label.record.name == name])
-        gone = [self._entry(session, one) for one in lost]
         return Withdrawal(
             target=target,
             labels=[label.target for label in going],
-            entries=gone,
-            deleted=_deleted(gone, lost, entries),
-            keys=[*(f"{label.uri} {label.cid}" for label in going), *(f"{one.uri} {one.cid}" for one in lost)],
+            entries=[self._entry(session, one) for one in lost],
+            deleted=_deleted(session, lost, left, entries, ties),
+            keys=[
+                *(f"{label.uri} {label.cid}" for label in going),
+                *(f"{one.uri} {one.cid}" for one in lost),
+                *(f"at://{session.did}/{UPLOAD}/{tie.key}" for tie in left),
+            ],
+            warnings=unfinished([tie for tie in uploads if tie not in left]),
+        )
+
+    def plan_pruning(self, name: str) -> Withdrawal:
+        """What would go of a name's entries, as nothing leads there any more; see :meth:`withdraw`.
+
+        The newest stays: a run may be about to put its label.
+
+        Raises
+        ------
+        NotFoundError : there is nothing of this name.
+        """
+        session = self.account
+        # Whatever a label calls the account: it may have had another handle.
+        named = {label.record.dataset_uri.rpartition("/")[2] for label in labels_of(session)}
+        entries = list(entries_of(session))
+        own = sorted((one for one in entries if one.record.name == name), key=_age)
+        target = f"@{session.handle or session.did}/{name}"
+        if not own:
+            raise self._no_such(name, None, ())
+        old = [one for one in own[:-1] if one.uri.rpartition("/")[2] not in named]
+        return Withdrawal(
+            target=target,
+            labels=(),
+            entries=[self._entry(session, one) for one in old],
+            deleted=_deleted(session, old, (), entries, list(ties_of(session))),
+            keys=[f"{one.uri} {one.cid}" for one in old],
         )
 
     def withdraw(self, withdrawal: Withdrawal) -> None:
@@ -109,7 +146,7 @@ class AtmosphereIndex:
                 )
         try:
             for (collection, key), cid in doomed:
-                session.delete_record(collection, key, cid)
+                session.delete_record(collection, key, cid or ANY)
         except SwapError as error:
             raise OccupiedError(
                 "another run changed it in the meantime: what is left was not touched",
@@ -274,13 +311,26 @@ def _age(stored: StoredEntry) -> tuple[object, str]:
     return age(stored.record.created_at), stored.uri
 
 
-def _deleted(gone: Sequence[Entry], lost: Sequence[StoredEntry], entries: Sequence[StoredEntry]) -> list[EntryShard]:
-    """Shards of *gone* that are blobs which no other entry holds: the server deletes them at once."""
-    kept = {
-        shard.blob.cid
-        for one in entries
-        if one not in lost and isinstance(one.record.storage, StorageBlobs)
-        for shard in one.record.storage.shards
-    }
-    shards = {shard.url: shard for entry in gone if entry.blob_refs for shard in entry.shards}
-    return [shard for url, shard in shards.items() if url.rpartition("/")[2] not in kept]
+def _deleted(
+    session: Session,
+    lost: Sequence[StoredEntry],
+    left: Sequence[Tie],
+    entries: Sequence[StoredEntry],
+    ties: Sequence[Tie],
+) -> list[EntryShard]:
+    """Blobs of *lost* and *left* that no other entry or upload holds: the server deletes them at once."""
+    going = {blob.cid: blob for blob in _held(lost, left)}
+    kept = {blob.cid for blob in _held([one for one in entries if one not in lost], [t for t in ties if t not in left])}
+    return [
+        EntryShard(f"at://{session.did}/blob/{cid}", sha256_in(cid), blob.size)
+        for cid, blob in going.items()
+        if cid not in kept
+    ]
+
+
+def _held(entries: Iterable[StoredEntry], ties: Iterable[Tie]) -> Iterator[Blob]:
+    for one in entries:
+        if isinstance(one.record.storage, StorageBlobs):
+            yield from (shard.blob for shard in one.record.storage.shards)
+    for tie in ties:
+        yield from tie.blobs

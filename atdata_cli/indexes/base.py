@@ -169,6 +169,7 @@ class Withdrawal:
     entries : those that go; one that another label still needs stays, and is not among them.
     deleted : shards that are deleted with them, at once and for good: blobs that no other record holds.
     keys : URIs or keys of all that is deleted, for the index itself.
+    warnings : what a person should know.
     """
 
     target: str
@@ -176,6 +177,7 @@ class Withdrawal:
     entries: Sequence[Entry]
     deleted: Sequence[EntryShard] = ()
     keys: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def deleted_bytes(self) -> int:

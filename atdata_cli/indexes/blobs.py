@@ -20,7 +20,7 @@ from atdata_cli.errors import UsageError
 from atdata_cli.indexes.base import EntryShard, Publication, Published
 from atdata_cli.indexes.entryrecord import entry_record
 from atdata_cli.indexes.publishing import check_of_version, publish
-from atdata_cli.indexes.unfinished import told_unfinished
+from atdata_cli.indexes.unfinished import cids_of, publish_uploaded, told_unfinished
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.reader import Shard
@@ -28,6 +28,7 @@ from atdata_cli.shards.transfer import ShardReader, Stages, copy_shards
 from atdata_cli.shards.write import write
 from atdata_cli.sources.tars import TarSource
 from atdata_cli.stores.pds import BlobUrls, NamelessFolder, PDSBlobStore
+from atdata_cli.words import count, human_bytes
 
 __all__ = [
     "check_room",
@@ -35,7 +36,6 @@ __all__ = [
     "planned_blobs",
     "publish_blobs",
     "room",
-    "told_unfinished",
     "upload",
     "with_blobs",
     "written_blobs",
@@ -72,13 +72,23 @@ def _publish_blobs(
     looked = publish(session, planned if known else _one_shard(planned), dry_run=True)
     looked = replace(looked, shards=_in_the_pds(planned, store.did) if known else ())
     if dry_run:
-        return looked
+        return _told_resharded(looked, publication, limit)
     ledger = store.ledger(publication.name)
     if known and looked.status == "unchanged":
         return told_unfinished(looked, ledger.release(cids_of(planned)))  # a run may have been killed when all was done
     stored = upload(publication, store, ledger, progress)
-    published = publish(session, stored)
-    return told_unfinished(replace(published, shards=tuple(stored.shards)), ledger.release(cids_of(stored)))
+    published = replace(publish_uploaded(session, stored, ledger), shards=tuple(stored.shards))
+    return _told_resharded(published, publication, limit)
+
+
+def _told_resharded(published: Published, publication: Publication, limit: int) -> Published:
+    """What was published, with a word about why its shards are not those that there were."""
+    if fits(publication, limit):
+        return published
+    large = sum((shard.bytes or 0) > limit for shard in publication.shards)
+    reasons = [f"{count(large, 'shard')} over the server's limit of {human_bytes(limit)}"] if large else []
+    reasons += ["it takes no compressed shards"] if publication.compression is not None else []
+    return replace(published, warnings=[*published.warnings, f"re-sharded: {', and '.join(reasons)}"])
 
 
 def _in_the_pds(publication: Publication, did: str) -> list[EntryShard]:
@@ -88,11 +98,6 @@ def _in_the_pds(publication: Publication, did: str) -> list[EntryShard]:
         for shard in publication.shards
         if shard.sha256 is not None
     ]
-
-
-def cids_of(publication: Publication) -> set[str]:
-    """CIDs of the blobs that a publication's shards are, or would be."""
-    return {blob_cid(shard.sha256) for shard in publication.shards if shard.sha256}
 
 
 def _one_shard(publication: Publication) -> Publication:

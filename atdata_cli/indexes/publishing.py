@@ -8,6 +8,7 @@ duplicate or overwrite anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,8 +124,15 @@ def publish(
     Raises
     ------
     UsageError : the records would break a limit, or say what others must not see; nothing was sent.
-    OccupiedError : the version names another dataset, or another run was faster.
+    OccupiedError : the version names another dataset, or another run was faster and has published another one.
     """
+    for _ in range(_ATTEMPTS):
+        with suppress(_SameError):
+            return _publish(session, publication, dry_run=dry_run)
+    return _publish(session, publication, dry_run=dry_run)
+
+
+def _publish(session: Session, publication: Publication, *, dry_run: bool) -> Published:
     plan = _Plan.of(session, publication)
     if dry_run or plan.is_done:
         return plan.result("unchanged" if plan.is_done else "planned")
@@ -170,7 +178,7 @@ class _Plan:
         schema_uri = schema_uri or _uri(session, SCHEMA, named_key(schema.name, schema.version))
         entry = _entry(publication, storage, schema_uri, so_far)
         encoded(entry)
-        same = next((one for one in known if same_content(one.record, entry)), None) if there else None
+        same = _same(session, labels, known, entry) if there else None
         plan = cls(
             session=session,
             publication=publication,
@@ -268,6 +276,16 @@ def _so_far(session: Session, labels: Sequence[Label], known: Sequence[StoredEnt
     return next((one.record for one in known if last.leads_to(session, one.uri)), None)
 
 
+def _same(
+    session: Session, labels: Sequence[Label], known: Sequence[StoredEntry], entry: EntryRecord
+) -> StoredEntry | None:
+    """The same entry, if it is there; of several that which the name leads to: a run that was late removes its own."""
+    last = newest(labels)
+    same = [one for one in known if same_content(one.record, entry)]
+    named = [one for one in same if last is not None and last.leads_to(session, one.uri)]
+    return next(iter(named or same), None)
+
+
 def _entry(publication: Publication, storage: Storage, schema_uri: str, so_far: EntryRecord | None) -> EntryRecord:
     """The entry; what the publisher does not say stays as it is."""
     if so_far is None:
@@ -310,6 +328,10 @@ def _meaning(record: SchemaRecord) -> tuple[Any, ...]:
     return {**record.schema, "required": listed}, record.arrays or {}
 
 
+class _SameError(OccupiedError):
+    """Another run was faster, and has published the same: what it has left to do is planned anew."""
+
+
 class _Run:
     """Writes what a plan says."""
 
@@ -333,7 +355,7 @@ class _Run:
             for there, key, record in plan.labels_to_put(uri):
                 self._put(_uri(self._session, LABEL, key), record, replacing=there)
         except SwapError as changed:
-            self._give_way(changed, uri, made=made)
+            self._give_way(changed, uri, entry, made=made)
         self._read_back(uri, entry)
         return Published(uri, "updated" if plan.labels else "published", self._written, plan.warnings)
 
@@ -370,15 +392,24 @@ class _Run:
                 return uri
         raise OccupiedError("other runs keep publishing schemas of this name", url=uri, hint="try again later")
 
-    def _give_way(self, changed: SwapError, uri: str, *, made: bool) -> None:
+    def _give_way(self, changed: SwapError, uri: str, entry: EntryRecord, *, made: bool) -> None:
         """Another run moved the label first: leave nothing behind, and say so."""
         last = newest(labels_of(self._session, self._plan.publication.name))
         if last is not None and last.leads_to(self._session, uri):
             return
+        winner = None if last is None else self._entry_of(last)
+        for label, _ in self._written:
+            if f"/{LABEL}/" in label:  # that of a version
+                self._session.delete_record(LABEL, label.rpartition("/")[2])
         if made:
             self._session.delete_record(ENTRY, uri.rpartition("/")[2])
-        raise OccupiedError(
+        raise (_SameError if winner is not None and same_content(winner, entry) else OccupiedError)(
             f"another run published {self._plan.publication.name} at the same time, and was faster",
             url=last.record.dataset_uri if last else uri,
             hint="look at what it published; the same command again replaces it",
         ) from changed
+
+    def _entry_of(self, label: Label) -> EntryRecord | None:
+        """What a label leads to, if it is an entry of this repository."""
+        known = entries_of(self._session, label.record.name)
+        return next((one.record for one in known if label.leads_to(self._session, one.uri)), None)

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from atdata_cli.atproto.ledger import BlobLedger
-from atdata_cli.atproto.session import Session
 from atdata_cli.errors import NotFoundError, OccupiedError, UsageError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.base import EntryShard, Publication, Published
-from atdata_cli.indexes.blobs import check_room, cids_of, room, written_blobs
+from atdata_cli.indexes.blobs import check_room, room, written_blobs
 from atdata_cli.indexes.publishing import check_of_version, publish
 from atdata_cli.indexes.typemap import schema_name
-from atdata_cli.indexes.unfinished import told_unfinished
+from atdata_cli.indexes.unfinished import publish_uploaded
 from atdata_cli.refs import Reference
 from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
@@ -105,19 +103,9 @@ def write_entry(
     if dry_run:
         published = publish(session, publication, dry_run=True)
     else:
-        published = _publish(session, publication, ledger, check=check)
+        published = publish_uploaded(session, publication, ledger)
     status: Status = "unchanged" if published.status == "unchanged" else "planned" if dry_run else "written"
     return WrittenEntry(replace(result, status=status), list(written.urls), published)
-
-
-def _publish(session: Session, publication: Publication, ledger: BlobLedger, *, check: object) -> Published:
-    try:
-        published = publish(session, publication)
-    except OccupiedError:
-        if check is not None:  # the same blobs, but another dataset: the next attempt is refused, too
-            ledger.release()
-        raise
-    return told_unfinished(published, ledger.release(cids_of(publication)))
 
 
 def _check_free(index: AtmosphereIndex, target: Reference) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from atdata_cli.atproto.records import ENTRY, LABEL, SCHEMA
+from atdata_cli.atproto.session import Session
 from atdata_cli.errors import AuthError, NotFoundError, OccupiedError, UsageError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
 from atdata_cli.indexes.base import EntryShard, Index, Publication
@@ -359,6 +361,38 @@ def test_the_same_at_once_is_published_once(index, pds_account):
         list(pool.map(lambda _: AtmosphereIndex(pds_account.handle).publish(publication()), range(4)))
     assert len(pds_account.records(LABEL)) == 1
     assert AtmosphereIndex(pds_account.did).find("mini").shards
+
+
+def before_put(session: Session, collection: str, act: Callable[[], object], number: int = 0) -> None:
+    """Let another run do something just before this one writes its first record of a collection, or a later one."""
+    put, left = session.put_record, [number]
+
+    def late(into: str, *rest: Any) -> Any:
+        if into == collection:
+            left[0] -= 1
+            if left[0] == -1:
+                act()
+        return put(into, *rest)
+
+    session.put_record = late  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("version", [None, "1.0.0"])
+def test_the_same_from_a_run_that_was_faster_is_unchanged(index, pds_account, version):
+    won = []
+    faster = AtmosphereIndex(pds_account.handle)
+    before_put(index.account, ENTRY, lambda: won.append(faster.publish(publication(version=version))))
+    late = index.publish(publication(version=version))
+    assert (late.status, late.uri) == ("unchanged", won[0].uri)
+    assert counts(pds_account) == (1, 1, 1 if version is None else 2)
+
+
+def test_a_run_that_was_late_leaves_no_version_behind(index, pds_account):
+    faster = AtmosphereIndex(pds_account.handle)
+    before_put(index.account, LABEL, lambda: faster.publish(publication(count=3)), 1)
+    with pytest.raises(OccupiedError, match="was faster"):
+        index.publish(publication(version="1.0.0"))
+    assert counts(pds_account) == (1, 1, 1)
 
 
 def test_withdrawing(index, pds_account):

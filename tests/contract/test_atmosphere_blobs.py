@@ -37,9 +37,9 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-def prepared(place: str, files: StoreFiles | None = None, **said: Any) -> Publication:
+def prepared(place: str, files: StoreFiles | None = None, *, name: str = "mini", **said: Any) -> Publication:
     files = files or StoreFiles()
-    return prepare(lookup(place, files).located, files, name="mini", **said)
+    return prepare(lookup(place, files).located, files, name=name, **said)
 
 
 def blob(account: Account, cid: str) -> bytes:
@@ -102,6 +102,9 @@ def test_shards_over_the_limit_are_made_anew(pds_server, monkeypatch, tmp_path, 
         assert len(shards) > 7
         assert max(map(len, shards)) <= 1 << 20
         assert planned.records[1][1]["storage"] == done.records[1][1]["storage"]
+        assert (
+            list(planned.warnings) == list(done.warnings) == ["re-sharded: 1 shard over the server's limit of 1.0 MiB"]
+        )
         assert [name for shard in shards for name in names(shard)] == [f"{n:010d}.msgpack" for n in range(5000)]
         assert account.records(UPLOAD) == []
         again = index.publish(prepared(str(tmp_path / "big"), blobs=True))

@@ -26,7 +26,7 @@ from atdata_cli.stores.base import ShardUrls
 from atdata_cli.stores.inputs import StoreFiles
 from atdata_cli.stores.pds import PDSBlobStore
 from tests.cli.conftest import Cli, cli
-from tests.contract.test_atmosphere import counts, index, publication
+from tests.contract.test_atmosphere import before_put, counts, index, publication
 from tests.contract.test_atmosphere_blobs import UPLOAD, prepared, stored, write
 from tests.servers.faults import FaultyProxy, Request
 from tests.servers.pds import Account
@@ -73,6 +73,15 @@ def test_a_run_that_ends_takes_nothing_from_another(index, pds_account, tmp_path
     assert pds_account.records(UPLOAD) == []
 
 
+def make_old(account: Account) -> None:
+    """What uploads have left is from a long time ago."""
+    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    for record in account.records(UPLOAD):
+        key, value = record["uri"].rpartition("/")[2], {**record["value"], "createdAt": long_ago}
+        body = {"repo": account.did, "collection": UPLOAD, "rkey": key, "record": value}
+        account.xrpc("com.atproto.repo.putRecord", body)
+
+
 def test_what_a_killed_run_of_other_data_has_left(index, pds_account, tmp_path):
     left, second = shards(tmp_path, "left", 0), shards(tmp_path, "second", 5000)
     upload(index, left)  # and here it is killed
@@ -81,11 +90,7 @@ def test_what_a_killed_run_of_other_data_has_left(index, pds_account, tmp_path):
     assert "10 blobs" in warning
     assert "abort" in warning
     # When it must have ended, nobody has to do anything.
-    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
-    for record in pds_account.records(UPLOAD):
-        key, value = record["uri"].rpartition("/")[2], {**record["value"], "createdAt": long_ago}
-        body = {"repo": pds_account.did, "collection": UPLOAD, "rkey": key, "record": value}
-        pds_account.xrpc("com.atproto.repo.putRecord", body)
+    make_old(pds_account)
     again = index.publish(prepared(str(tmp_path / "second"), blobs=True))
     assert (again.status, list(again.warnings)) == ("unchanged", [])
     assert pds_account.records(UPLOAD) == []
@@ -152,6 +157,26 @@ def test_two_runs_at_once(index, pds_account, tmp_path):
     assert counts(pds_account)[0] == 1
 
 
+def test_a_run_that_was_late_takes_its_upload_back(index, pds_account, tmp_path, monkeypatch):
+    shards(tmp_path, "first", 0)
+    other = make_rows(tmp_path / "other.jsonl", 5000)
+    late = index.account
+    before_put(late, LABEL, lambda: write(pds_account, other, max_count=100))
+    with pytest.raises(OccupiedError, match="was faster"):
+        index.publish(prepared(str(tmp_path / "first"), blobs=True))
+    del late.put_record
+    assert pds_account.records(UPLOAD) == []
+    assert len(pds_account.blobs()) == 10
+    faster = AtmosphereIndex(pds_account.handle)
+    before_put(late, LABEL, lambda: faster.publish(publication()))
+    assert faster.account is not late
+    monkeypatch.setattr("atdata_cli.indexes.writing.AtmosphereIndex", lambda _: index)
+    with pytest.raises(OccupiedError, match="was faster"):
+        write(pds_account, tmp_path / "first.jsonl", max_count=100)
+    assert pds_account.records(UPLOAD) == []
+    assert len(pds_account.blobs()) == 10
+
+
 def test_abort(cli: Cli, index, pds_account: Account, tmp_path):
     shards(tmp_path, "whole", 0)
     published = index.publish(prepared(str(tmp_path / "whole"), blobs=True))
@@ -170,8 +195,48 @@ def test_abort(cli: Cli, index, pds_account: Account, tmp_path):
     assert len(stored(pds_account, published.uri)) == 10
     assert cli("abort", target, env=me).out == ""
     cli("abort", "@local/mini").failed(2, "@HANDLE/NAME")
-    cli("prune", target, env=me).failed(2, "unpublish")
     cli("abort", "@somebody.test/mini", env=me).failed(4, "not logged in as")
+
+
+def test_unpublish_takes_what_killed_uploads_have_left(cli: Cli, index, pds_account, tmp_path):
+    whole, left = shards(tmp_path, "whole", 0), shards(tmp_path, "left", 9000)
+    index.publish(prepared(str(tmp_path / "whole"), blobs=True))
+    upload(index, left[:4])
+    make_old(pds_account)
+    upload(index, [left[3], *left[5:], whole[0]])  # this one may still be at work
+    upload(index, left[:1], "other")
+    target, me = f"@{pds_account.handle}/mini", pds_account.env
+    gone = cli("unpublish", target, "--yes", "--json", env=me)
+    assert len(gone.document["deleted"]) == 9 + 2, gone.err
+    assert "is not finished: 7 blobs" in gone.err
+    assert len(pds_account.blobs()) == 1 + 6 + 1
+    make_old(pds_account)
+    assert cli("unpublish", target, "--yes", "--quiet", env=me).code == 0
+    assert len(pds_account.blobs()) == 1
+    cli("unpublish", target, "--yes", env=me).failed(3, "nothing of this name")
+
+
+def test_prune(cli: Cli, index, pds_account, tmp_path):
+    """Each publication of something else leaves the entry of before."""
+    uris = []
+    for first, version in ((0, None), (300, "1.0.0"), (600, None), (2000, None)):
+        path = make_rows(tmp_path / "x.jsonl", first)
+        uris.append(write(pds_account, path, name="mini", max_count=1000, version=version).published.uri)
+    index.publish(prepared(f"@{pds_account.handle}/mini", name="other"))
+    target, me = f"@{pds_account.handle}/mini", pds_account.env
+    would = cli("prune", target, "-n", env=me)
+    assert (would.code, would.lines[:2], len(would.lines)) == (0, [uris[0], uris[2]], 4), would.err
+    assert "2 old records and 2 blobs" in would.err
+    assert len(pds_account.blobs()) == 4
+    done = cli("prune", target, "--json", env=me).document
+    assert (done["status"], done["removed"]) == ("removed", would.lines)
+    assert len(pds_account.blobs()) == 2
+    assert {record["uri"] for record in pds_account.records(ENTRY)} >= {uris[1], uris[3]}
+    assert cli("inspect", f"{target}@1.0.0", "--verify", env=me).code == 0
+    assert cli("prune", target, env=me).out == ""
+    cli("prune", f"@{pds_account.handle}/none", env=me).failed(3, "nothing of this name")
+    for no in ("@local/mini", f"{target}@1.0.0", f"@{pds_account.handle}"):
+        cli("prune", no, env=me).failed(2, "@HANDLE/NAME")
 
 
 def sent(proxy: FaultyProxy) -> list[Request]:

@@ -137,6 +137,7 @@ def test_a_server_that_takes_five_mebibytes(cli: Cli, pds_server, tmp_path):
         moved = cli("publish", "ready", f"@{account.handle}/copied", "--blobs", env=account.env)
         assert moved.code == 0, moved.err
         assert "in 3 shards" in moved.err
+        assert "re-sharded: 1 shard over the server's limit of 5.0 MiB" in moved.err
         assert set(account.blobs()) == {line.rpartition("/")[2] for line in wrote.lines}
         assert account.records(UPLOAD) == []
         assert cli("inspect", f"@{account.handle}/copied", "--verify", env=account.env).code == 0
