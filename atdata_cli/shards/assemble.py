@@ -56,8 +56,9 @@ def check_enough(total: int, options: WriteOptions) -> None:
 
 
 def manifests(facts: Facts, finished: Finished, *, splits: bool) -> tuple[Manifest, dict[str, Manifest]]:
-    """The root manifest, and each folder's: of the one series of shards, or of each split's."""
-    parts = {split or "": _manifest(facts, series, split) for split, series in finished.items()}
+    """The root manifest, and each folder's: of the one series of shards, or of each split's, in the root's order."""
+    in_order = sorted(finished.items(), key=lambda item: item[0] or "")
+    parts = {split or "": _manifest(facts, series, split) for split, series in in_order}
     if not splits:
         return parts[""], parts
     return _root(facts, parts, [shard for series in finished.values() for shard in series]), parts

@@ -206,7 +206,9 @@ def test_splits_by_group_and_from_the_data(cli, tmp_path):
         {msgpack.unpackb(sample["msgpack"])["who"] for sample in read_back(tmp_path / "by" / name)} for name in "ab"
     ]
     assert groups[0].isdisjoint(groups[1])
-    assert cli("write", "g.jsonl", "from", "--split-from", "part").code == 0
+    ran = cli("write", "g.jsonl", "from", "--split-from", "part")
+    assert ran.code == 0
+    assert ran.lines == cli("resolve", "from").lines == ["from/test/shard-000000.tar", "from/train/shard-000000.tar"]
     assert {msgpack.unpackb(s["msgpack"])["n"] % 2 for s in read_back(tmp_path / "from" / "test")} == {1}
     (tmp_path / "h.jsonl").write_text('{"part": "../../up"}\n')
     cli("write", "h.jsonl", "up", "--split-from", "part").failed(1, "h.jsonl:1", "cannot name a split")
