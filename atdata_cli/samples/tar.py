@@ -371,7 +371,7 @@ class TarReader:
                 return None
             return header
         if at == 0:
-            self._fail(at, "not a tar file", "not-a-tar")
+            self._fail(at, "not a tar file: there is no header", "not-a-tar")
         if any(header):
             self._fail(at, "truncated: the file ends inside a header", "truncated")
         self._fail(at, "truncated: the file ends without the two empty blocks that end a tar", "no-end")
@@ -386,7 +386,7 @@ class TarReader:
         """Type, name and payload size as one header block gives them."""
         if not _checksum_is_right(header):
             if at == 0 and not _MAGIC.match(header, _MAGIC_AT):
-                self._fail(at, "not a tar file", "not-a-tar")
+                self._fail(at, "not a tar file: there is no header", "not-a-tar")
             self._fail(at, "bad header checksum", "bad-checksum", name=self._extensions.path or _name(header))
         digits = header[124:135]
         try:
@@ -504,7 +504,7 @@ class TarReader:
         after = f", after member {self._member.name!a}" if self._member else ""
         raise TarDamage(
             f"{what} at byte {at}{after}",
-            detail=what.removeprefix("truncated: ") + after,
+            detail=what.removeprefix("truncated: ").removeprefix("not a tar file: ") + after,
             url=self.where,
             kind=kind,
             offset=at,
