@@ -18,7 +18,7 @@ __all__ = ["Retry", "seconds_to_wait"]
 
 T = TypeVar("T")
 
-_LONG_PAUSE = 2.0  # seconds after which somebody who looks on wants to know why nothing happens
+_LONG = 2.0  # seconds after which somebody who looks on wants to know why nothing happens
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Retry:
         """
         failures = 0
         until = time.monotonic() + self.patience
+        failing: float | None = None  # since when
         while True:
             try:
                 return attempt()
@@ -73,7 +74,9 @@ class Retry:
                 if pause is None or failures > self.retries:
                     told.repeated = told.retryable
                     raise
-                _tell(told, pause)
+                now = time.monotonic()
+                failing = now if failing is None else failing
+                _tell(told, pause, now - failing + pause)
                 if (stop or threading.Event()).wait(pause):
                     raise
 
@@ -96,11 +99,11 @@ class Retry:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, hides nothing
 
 
-def _tell(error: AtdataError, pause: float) -> None:
+def _tell(error: AtdataError, pause: float, lasting: float) -> None:
     """Log why nothing happens: what the command line shows of it, and how, is its own."""
     import logging
 
-    level = logging.WARNING if pause >= _LONG_PAUSE else logging.INFO
+    level = logging.WARNING if lasting >= _LONG else logging.INFO
     where = f"{error.url}: " if error.url else ""
     logging.getLogger(__name__).log(level, "%s%s; trying again in %.1f s", where, error.message, pause)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -84,6 +85,24 @@ def test_a_server_that_says_when_is_waited_for_within_reason() -> None:
     with pytest.raises(RateLimitedError):
         NO_PAUSE.run(attempts)
     assert attempts.count == 1
+
+
+def test_what_keeps_failing_is_told_to_everybody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A break that passes is a detail; a server that is silent, time after time, is not, however short the pauses."""
+    now = 0.0
+
+    def silence() -> None:
+        nonlocal now
+        now += 60
+        raise TemporaryError("the server stopped answering")
+
+    monkeypatch.setattr("atdata_cli.retry.time.monotonic", lambda: now)
+    monkeypatch.setattr(logging.getLogger("atdata_cli"), "propagate", True)
+    with caplog.at_level(logging.INFO, "atdata_cli"), pytest.raises(TemporaryError):
+        NO_PAUSE.run(silence)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
 
 
 def test_a_pause_can_be_ended() -> None:
