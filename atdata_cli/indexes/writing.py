@@ -36,7 +36,7 @@ class WrittenEntry:
 
     Attributes
     ----------
-    result : of the writing; its manifest is stored nowhere but in the entry.
+    result : of the writing, with the warnings of the publishing, too; its manifest is stored nowhere but in the entry.
     urls : of the shards, in order.
     published : of the publishing.
     """
@@ -107,7 +107,8 @@ def write_entry(
     else:
         published = _publish(session, publication, ledger, check=check)
     status: Status = "unchanged" if published.status == "unchanged" else "planned" if dry_run else "written"
-    return WrittenEntry(replace(result, status=status), list(written.urls), published)
+    warnings = [*result.warnings, *published.warnings]
+    return WrittenEntry(replace(result, status=status, warnings=warnings), list(written.urls), published)
 
 
 def _publish(session: Session, publication: Publication, ledger: BlobLedger, *, check: object) -> Published:

@@ -164,6 +164,9 @@ def test_atmosphere_index_with_data_in_the_pds(cli: Cli, photos, s3_env, s3_buck
     assert again.code == 0, again.err
     assert again.document["status"] == "unchanged"
     assert again.document["entry"] == {"uri": entry["uri"], "status": "unchanged"}
+    [warning] = again.document["warnings"]
+    assert warning.startswith("atdata.load_dataset reads msgpack samples only")
+    assert again.err.count(warning) == 1
     assert [shard["url"] for shard in again.document["shards"]] == wrote.lines
 
     reader = public(pds_account)
