@@ -48,6 +48,7 @@ _NOT_AUTHORISED = {
     "AccountSuspended",
 }
 _NOT_FOUND = {"RecordNotFound", "RepoNotFound", "BlobNotFound", "HandleNotFound", "RepoDeactivated", "RepoTakendown"}
+_TRY_AGAIN = "check the network, and try again"
 _FALL_BACK_WAIT = 30.0  # of a 429 that does not say until when
 
 
@@ -256,6 +257,8 @@ def http_errors(url: str, nsid: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise transport_error(error, url) from error
     except (AtProtocolError, httpx.InvalidURL, ValueError) as error:  # ValueError: an answer that is no JSON
+        if _is_cut(error):
+            raise transport_error(error, url) from error
         raise AtdataError(
             f"the server's answer makes no sense: {_short(str(error))}",
             url=url,
@@ -263,10 +266,21 @@ def http_errors(url: str, nsid: str) -> Iterator[None]:
         ) from error
 
 
+def _is_cut(error: BaseException) -> bool:
+    """Whether an answer is right as far as it goes, as httpx or the SDK's parser of JSON says it.
+
+    One without any JSON, such as a page for people, is another thing: the next would be the same.
+    """
+    cut = ("EOF while parsing", "peer closed connection without sending complete message body")
+    return str(error).startswith(cut)
+
+
 def transport_error(error: BaseException, url: str) -> AtdataError:
     """The error for a request that got no answer."""
     import httpx
 
+    if _is_cut(error):
+        return TemporaryError("the server's answer ended early", url=url, hint=_TRY_AGAIN)
     reason = _short(str(error)) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return UntrustedError(f"the server's certificate is not trusted: {reason}", url=url, hint=CA_HINT)
@@ -275,7 +289,7 @@ def transport_error(error: BaseException, url: str) -> AtdataError:
     if isinstance(error, httpx.ProxyError):
         status = re.match(r"[1-5][0-9]{2}\b", reason)
         return proxy_error(int(status[0]) if status else 502, url, "ask")
-    return TemporaryError(f"the server does not answer: {reason}", url=url, hint="check the network, and try again")
+    return TemporaryError(f"the server does not answer: {reason}", url=url, hint=_TRY_AGAIN)
 
 
 def answer_error(status: int, name: str, message: str, headers: Mapping[str, str], url: str, nsid: str) -> AtdataError:
