@@ -122,7 +122,7 @@ def _takes(session: Session, size: int, patience: float) -> bool:
     except TimeoutError:
         return True  # it waits for the body
     except (OSError, http.client.HTTPException) as error:
-        raise TemporaryError(f"the server does not answer: {error}", url=session.pds_url) from error
+        raise transport_error(error, session.pds_url) from error
     finally:
         connection.close()
 

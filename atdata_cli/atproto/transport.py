@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from atdata_cli.errors import (
     AtdataError,
@@ -22,7 +24,7 @@ from atdata_cli.errors import (
     UntrustedError,
     UsageError,
 )
-from atdata_cli.net import CA_HINT, httpx_options, is_secure, proxy_error, user_agent
+from atdata_cli.net import CA_HINT, httpx_options, is_secure, no_connection, proxy_error, proxy_for, user_agent
 from atdata_cli.retry import seconds_to_wait
 
 __all__ = [
@@ -289,7 +291,23 @@ def transport_error(error: BaseException, url: str) -> AtdataError:
     if isinstance(error, httpx.ProxyError):
         status = re.match(r"[1-5][0-9]{2}\b", reason)
         return proxy_error(int(status[0]) if status else 502, url, "ask")
-    return TemporaryError(f"the server does not answer: {reason}", url=url, hint=_TRY_AGAIN)
+    return TemporaryError(f"the server does not answer: {_reason(error)}", url=url, hint=_TRY_AGAIN)
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no answer, in words: httpx has the numbers of the operating system in its own."""
+    import httpx
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or isinstance(cause, ssl.SSLError):
+        return _short(str(error)) or type(error).__name__
+    if isinstance(error, httpx.ConnectError):
+        asked = str(error.request.url)
+        parts = urlsplit(proxy_for(asked) or asked)
+        return no_connection(cause, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    return cause.strerror or str(cause) or type(error).__name__
 
 
 def answer_error(status: int, name: str, message: str, headers: Mapping[str, str], url: str, nsid: str) -> AtdataError:

@@ -260,7 +260,7 @@ def test_a_revoked_password_and_rate_limits(cli: Cli, rows_file, pds_server, tmp
         assert wrote.code == 0, wrote.err
         account.xrpc("com.atproto.server.revokeAppPassword", {"name": "ci"})
         refused = cli("write", rows_file, target, "--max-count", "400", env=me)
-        refused.failed(4, "not authorised")
+        refused.failed(4, f"{account.handle}: wrong handle or password (")
         no_secrets([wrote.err + wrote.out, refused.err + refused.out], password, account.password)
         assert len(account.records(ENTRY)) == 1
         assert cli("inspect", target, "--verify", env=public(account)).code == 0
