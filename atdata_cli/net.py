@@ -28,6 +28,7 @@ __all__ = [
     "httpx_options",
     "is_loopback",
     "is_secure",
+    "no_connection",
     "proxy_error",
     "proxy_for",
     "retry",
@@ -275,6 +276,13 @@ def http_options(url: str) -> dict[str, Any]:
     AtdataError : what is set makes no sense.
     """
     return {"proxy": proxy_for(url), "ssl": ssl_context()}
+
+
+def no_connection(error: OSError, host: str, port: int | None) -> str:
+    """Why there is no connection to a server, in words."""
+    if error.errno is None or error.errno <= 0:  # the name is not known: numbers of getaddrinfo
+        return f"there is no connection to {host}: {error.strerror or error}"
+    return f"there is no connection to {host}:{port}: {os.strerror(error.errno)}"
 
 
 def user_agent() -> str:

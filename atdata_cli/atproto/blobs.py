@@ -16,7 +16,7 @@ from atdata_cli.atproto.session import Session
 from atdata_cli.atproto.storage import MAX_BLOB_BYTES, TAR
 from atdata_cli.atproto.transport import answer_error, transport_error
 from atdata_cli.atproto.values import blob_sha256
-from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, reason_of
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError
 from atdata_cli.net import httpx_options, proxy_for, ssl_context, user_agent
 
 __all__ = ["GET_BLOB", "UPLOAD_BLOB", "blob_limit", "blob_size", "blob_url", "looks_like", "open_blob"]
@@ -122,7 +122,7 @@ def _takes(session: Session, size: int, patience: float) -> bool:
     except TimeoutError:
         return True  # it waits for the body
     except (OSError, http.client.HTTPException) as error:
-        raise TemporaryError(f"the server does not answer: {reason_of(error)}", url=session.pds_url) from error
+        raise transport_error(error, session.pds_url) from error
     finally:
         connection.close()
 

@@ -398,6 +398,14 @@ def _create_session(identity: Identity, password: str) -> Tokens:
             answer = transport.client.com.atproto.server.create_session(
                 {"identifier": identity.did, "password": password}
             )
+    except AuthError as error:
+        if "AuthenticationRequired" not in error.message:  # a code by e-mail, an account that is closed
+            raise
+        raise AuthError(
+            "wrong handle or password",
+            url=identity.handle or identity.did,
+            hint=f"check both; {identity.pds_url} was asked",
+        ) from error
     finally:
         transport.close()
     if answer.did != identity.did:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from atdata_cli.errors import (
     AtdataError,
@@ -23,7 +25,7 @@ from atdata_cli.errors import (
     UsageError,
     reason_of,
 )
-from atdata_cli.net import CA_HINT, httpx_options, is_secure, proxy_error, user_agent
+from atdata_cli.net import CA_HINT, httpx_options, is_secure, no_connection, proxy_error, proxy_for, user_agent
 from atdata_cli.retry import seconds_to_wait
 
 __all__ = [
@@ -49,6 +51,7 @@ _NOT_AUTHORISED = {
     "AccountSuspended",
 }
 _NOT_FOUND = {"RecordNotFound", "RepoNotFound", "BlobNotFound", "HandleNotFound", "RepoDeactivated", "RepoTakendown"}
+_TRY_AGAIN = "check the network, and try again"
 _FALL_BACK_WAIT = 30.0  # of a 429 that does not say until when
 
 
@@ -257,6 +260,8 @@ def http_errors(url: str, nsid: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise transport_error(error, url) from error
     except (AtProtocolError, httpx.InvalidURL, ValueError) as error:  # ValueError: an answer that is no JSON
+        if _is_cut(error):
+            raise transport_error(error, url) from error
         raise AtdataError(
             f"the server's answer makes no sense: {_short(str(error))}",
             url=url,
@@ -264,10 +269,21 @@ def http_errors(url: str, nsid: str) -> Iterator[None]:
         ) from error
 
 
+def _is_cut(error: BaseException) -> bool:
+    """Whether an answer is right as far as it goes, as httpx or the SDK's parser of JSON says it.
+
+    One without any JSON, such as a page for people, is another thing: the next would be the same.
+    """
+    cut = ("EOF while parsing", "peer closed connection without sending complete message body")
+    return str(error).startswith(cut)
+
+
 def transport_error(error: BaseException, url: str) -> AtdataError:
     """The error for a request that got no answer."""
     import httpx
 
+    if _is_cut(error):
+        return TemporaryError("the server's answer ended early", url=url, hint=_TRY_AGAIN)
     reason = _short(reason_of(error))
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return UntrustedError(f"the server's certificate is not trusted: {reason}", url=url, hint=CA_HINT)
@@ -276,7 +292,23 @@ def transport_error(error: BaseException, url: str) -> AtdataError:
     if isinstance(error, httpx.ProxyError):
         status = re.match(r"[1-5][0-9]{2}\b", reason)
         return proxy_error(int(status[0]) if status else 502, url, "ask")
-    return TemporaryError(f"the server does not answer: {reason}", url=url, hint="check the network, and try again")
+    return TemporaryError(f"the server does not answer: {_reason(error)}", url=url, hint=_TRY_AGAIN)
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no answer, in words: httpx has the numbers of the operating system in its own."""
+    import httpx
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or isinstance(cause, ssl.SSLError):
+        return _short(str(error)) or type(error).__name__
+    if isinstance(error, httpx.ConnectError):
+        asked = str(error.request.url)
+        parts = urlsplit(proxy_for(asked) or asked)
+        return no_connection(cause, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    return cause.strerror or str(cause) or type(error).__name__
 
 
 def answer_error(status: int, name: str, message: str, headers: Mapping[str, str], url: str, nsid: str) -> AtdataError:

@@ -48,6 +48,7 @@ MAX_RECORD_BYTES = 153_600
 
 _MAX_DEPTH = 64
 _RAW_SHA256 = bytes((0x01, 0x55, 0x12, 0x20))  # CID version 1, raw bytes, SHA-256, 32 bytes
+_CID_HINT = "a blob's begins with bafkrei and has 59 letters: copy it whole, as resolve --canonical prints it"
 _Value = TypeVar("_Value")
 
 
@@ -255,10 +256,10 @@ def blob_sha256(cid: str) -> str:
     try:
         decoded = libipld.decode_cid(cid)
     except ValueError as error:
-        raise UsageError(f"{cid[:100]!r} is no CID") from error
+        raise UsageError(f"{cid[:100]!r} is no CID", hint=_CID_HINT) from error
     digest = decoded["hash"]
     if (decoded["version"], decoded["codec"], digest["code"], digest["size"]) != tuple(_RAW_SHA256):
-        raise UsageError(f"{cid[:100]!r} is no CID of a blob: it must name raw bytes by their SHA-256")
+        raise UsageError(f"{cid[:100]!r} is no CID of a blob: it must name raw bytes by their SHA-256", hint=_CID_HINT)
     return bytes(digest["digest"]).hex()
 
 

@@ -479,8 +479,6 @@ class _Write:
                 rejects=rejects,
                 progress=progress,
             )
-        for warning in written.published.warnings:
-            self.output.warn(warning)
         return self._report(written.result, rejects, _EntryPlaces(written), published=written.published)
 
     @contextmanager

@@ -34,7 +34,7 @@ class WrittenEntry:
 
     Attributes
     ----------
-    result : of the writing; its manifest is stored nowhere but in the entry.
+    result : of the writing, with the warnings of the publishing, too; its manifest is stored nowhere but in the entry.
     urls : of the shards, in order.
     published : of the publishing.
     """
@@ -105,7 +105,8 @@ def write_entry(
     else:
         published = publish_uploaded(session, publication, ledger)
     status: Status = "unchanged" if published.status == "unchanged" else "planned" if dry_run else "written"
-    return WrittenEntry(replace(result, status=status), list(written.urls), published)
+    warnings = [*result.warnings, *published.warnings]
+    return WrittenEntry(replace(result, status=status, warnings=warnings), list(written.urls), published)
 
 
 def _check_free(index: AtmosphereIndex, target: Reference) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -282,10 +281,7 @@ def _reason(error: Exception) -> str:
 
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(error) or type(error).__name__
-    cause = error.os_error
-    if cause.errno is None or cause.errno <= 0:
-        return f"there is no connection to {error.host}: {cause.strerror or cause}"
-    return f"there is no connection to {error.host}:{error.port}: {os.strerror(cause.errno)}"
+    return net.no_connection(error.os_error, str(error.host), error.port)
 
 
 def status_error(

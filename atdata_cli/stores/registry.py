@@ -238,6 +238,9 @@ def _pds(target: str, url: str, options: StoreOptions) -> tuple[AbstractDataStor
     reference = parse(url)
     if reference.kind != "blob":
         raise UsageError("this names no blob in a PDS", url=url, hint="at://DID/blob/CID; datasets are @HANDLE/NAME")
+    from atdata_cli.atproto.values import blob_sha256
+
+    blob_sha256(reference.key)  # servers answer a CID that is none with an error of their own
     return _load(target)(reference.authority), reference.key
 
 

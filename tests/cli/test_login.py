@@ -45,9 +45,14 @@ def test_where_the_password_comes_from(cli: Cli, pds_account, tmp_path):
 
 def test_what_cannot_log_in(cli: Cli, pds_account, tmp_path):
     env, handle = where(pds_account), pds_account.handle
+    nowhere = {"ATDATA_PDS_URL": "http://127.0.0.1:9"}
     wrong = cli("login", handle, "--password-stdin", stdin=b"wrong-password\n", env=env)
-    wrong.failed(4)
+    wrong.failed(4, f"{handle}: wrong handle or password (")
     assert "wrong-password" not in wrong.err
+    assert "createSession" not in wrong.err
+    gone = cli("login", handle, "--password-stdin", "--retries", "0", env=nowhere, stdin=b"x\n")
+    gone.failed(5, "there is no connection to 127.0.0.1:9: Connection refused")
+    assert "Errno" not in gone.err
     cli("login", handle, env=env).failed(2, "nobody is there")
     cli("login", handle, "--password-stdin", stdin=b"\n", env=env).failed(2, "empty")
     cli("login", handle, "--password-file", "gone", env=env).failed(3)

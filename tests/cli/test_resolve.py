@@ -222,3 +222,13 @@ def test_a_dataset_on_disk_needs_no_heavy_library(data):
             check=True,
         )
         assert ran.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "cid", ["bafkreid2my", "bafkreibnoelefnzgwbcacyt4vh52ymxvzbjq7mmqhtcnwarfq4lzegsiqb", "bafyreid" + "a" * 51]
+)
+@pytest.mark.parametrize("command", ["resolve", "inspect", "write"])
+def test_a_blob_that_none_can_be_is_told_without_asking(cli, command, cid):
+    blob = f"at://did:plc:{'a' * 24}/blob/{cid}"
+    ran = cli(command, blob, *(["out"] if command == "write" else []), env={"ATDATA_PLC_URL": "http://127.0.0.1:9"})
+    ran.failed(2, "no CID", "copy it whole")

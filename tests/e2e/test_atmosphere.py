@@ -164,6 +164,9 @@ def test_atmosphere_index_with_data_in_the_pds(cli: Cli, photos, s3_env, s3_buck
     assert again.code == 0, again.err
     assert again.document["status"] == "unchanged"
     assert again.document["entry"] == {"uri": entry["uri"], "status": "unchanged"}
+    [warning] = again.document["warnings"]
+    assert warning.startswith("atdata.load_dataset reads msgpack samples only")
+    assert again.err.count(warning) == 1
     assert [shard["url"] for shard in again.document["shards"]] == wrote.lines
 
     reader = public(pds_account)
@@ -257,7 +260,7 @@ def test_a_revoked_password_and_rate_limits(cli: Cli, rows_file, pds_server, tmp
         assert wrote.code == 0, wrote.err
         account.xrpc("com.atproto.server.revokeAppPassword", {"name": "ci"})
         refused = cli("write", rows_file, target, "--max-count", "400", env=me)
-        refused.failed(4, "not authorised")
+        refused.failed(4, f"{account.handle}: wrong handle or password (")
         no_secrets([wrote.err + wrote.out, refused.err + refused.out], password, account.password)
         assert len(account.records(ENTRY)) == 1
         assert cli("inspect", target, "--verify", env=public(account)).code == 0

@@ -15,7 +15,7 @@ from atdata_cli.atproto.records import ENTRY
 from atdata_cli.atproto.sessionfile import SessionFile
 from tests.cli.conftest import Cli
 from tests.contract.test_session_expiry import expire
-from tests.servers.faults import FaultyProxy, Request, Status
+from tests.servers.faults import FaultyProxy, Request, Status, Truncate
 from tests.servers.pds import Account, run_pds
 from tests.servers.proxy import Exchange, Faults, faulty
 
@@ -73,6 +73,28 @@ def test_rate_limits_are_waited_for_or_told(cli: Cli, big, pds_account):
         assert "trying again in" in ran.err
         assert len([one for one in proxy.log[before:] if is_upload(one) and one.status == 200]) == 24 - alive
     finished(pds_account)
+
+
+@pytest.mark.parametrize(("after", "size"), [(0, 5000), (5, 5000), (5, 0)])
+def test_an_answer_that_is_cut_is_asked_for_again(cli: Cli, pds_account, after, size):
+    """A longer one is sent compressed and without its length, so that only its JSON tells."""
+    record = {"$type": ENTRY, "name": "x" * size}
+    body = {"repo": pds_account.did, "collection": ENTRY, "record": record, "validate": False}
+    pds_account.xrpc("com.atproto.repo.createRecord", body)
+    with FaultyProxy(pds_account.pds_url) as proxy:
+        env = {"ATDATA_PDS_URL": proxy.url, "XDG_STATE_HOME": "state"}
+        # An account's document names the server itself: only the login's session goes through the proxy.
+        password = pds_account.password.encode()
+        login = cli("login", pds_account.handle, "--pds", proxy.url, "--password-stdin", stdin=password, env=env)
+        assert login.code == 0, login.err
+        proxy.when(Truncate(after), contains="listRecords", times=1)
+        ran = cli("inspect", f"@{pds_account.handle}", "-v", env=env)
+        assert ran.code == 0, ran.err
+        assert "trying again in" in ran.err
+        proxy.when(Truncate(after), contains="listRecords")
+        ran = cli("inspect", f"@{pds_account.handle}", "--retries", "1", env=env)
+        ran.failed(5, "listRecords", "ended early", "try again")
+        assert len([one for one in proxy.log if "listRecords" in one.path]) >= 4
 
 
 def test_the_limits_of_a_real_server(cli: Cli, big, pds_server, tmp_path):
