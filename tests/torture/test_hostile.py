@@ -191,7 +191,7 @@ CASES: list[tuple[tuple[str, ...], int, str]] = [
     (("write", "@deep-manifest", "out"), 6, "manifest.json"),
     (("inspect", "@not-utf8-state"), 6, "unfinished"),
     (("write", "@good.jsonl", "@deep-state"), 8, "atdata-cli abort "),
-    (("abort", "@not-utf8-state", "-n"), 0, "would remove"),
+    (("abort", "@not-utf8-state", "-n"), 0, "to remove"),
     (("inspect", "@local", "--index", "@no-index.db"), 6, "no index"),
     (("write", "@window.jsonl.zst", "out"), 1, "too much memory"),
     (("inspect", "@bomb.tar.gz"), 0, ""),
