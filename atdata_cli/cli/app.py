@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import NoReturn
 
 import typer
@@ -112,6 +111,8 @@ def _misread(error: ClickException) -> UsageError:
     """What the parser says, without the usage of the whole command."""
     if not isinstance(error, NoSuchOption):
         return UsageError(error.format_message().rstrip("."))
+    from difflib import get_close_matches
+
     near = get_close_matches(error.option_name, error.possibilities or (), n=1, cutoff=0.8)
     return UsageError(error.message, hint=f"did you mean {near[0]}?" if near else None)
 
