@@ -40,7 +40,7 @@ def test_from_a_clone_to_python(reference, s3_server, s3_bucket, s3_env, tmp_pat
     env = environment(tmp_path / "reference-home", s3_env)
     begun = time.monotonic()
     installing = dict(os.environ)  # where pip finds its configuration
-    sh(f"git clone --quiet {ROOT} clone", tmp_path, installing)
+    sh(f"git -c safe.directory='*' clone --quiet {ROOT} clone", tmp_path, installing)
     assert {"make demo", "make test"} <= set(re.findall(r"^\$ (make \w+)", (clone / "README.md").read_text(), re.M))
     said = sh("make demo", clone, installing)
     record_property("make demo, seconds", round(time.monotonic() - begun))
