@@ -56,7 +56,7 @@ _Value = TypeVar("_Value")
 def reading(value: Any, kind: str, uri: str) -> Iterator[None]:
     """Read a record of the collection *kind*: every ``ValueError`` becomes the one error of a damaged record."""
     if not isinstance(value, dict) or value.get("$type") != kind:
-        raise IntegrityError(f"this record is no {kind}", url=uri, hint="name a record of science.alt.dataset.entry")
+        raise IntegrityError(f"this record is no {kind}", url=uri, hint=f"name a record of {kind}")
     try:
         yield
     except ValueError as error:

@@ -51,7 +51,7 @@ def check_enough(total: int, options: WriteOptions) -> None:
     if total < options.min_samples:
         raise NotFoundError(
             f"there are {total} samples, fewer than --min-samples {options.min_samples}",
-            hint="nothing was published; look at the source",
+            hint="nothing was written; look at the source",
         )
 
 

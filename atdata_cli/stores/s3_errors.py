@@ -216,7 +216,9 @@ def request_error(error: Exception, url: str) -> AtdataError:
     A run may well succeed after another one has changed or ended something; the request as it is cannot.
     """
     if error_code(error) in _FINAL_CODES:
-        return AtdataError("the request is out of date", url=url, hint="set this machine's clock")
+        return AtdataError(
+            "the request is out of date", url=url, hint="another run has changed something: run the command again"
+        )
     told = _translate(error, url, "send")
     told.message = told.message.removeprefix("cannot send it: ")  # callers know what it was for
     return told
