@@ -30,6 +30,7 @@ _LARGEST_SIZE = (1 << 63) - 1
 # Magic and version of POSIX and of GNU headers, and where in a header they are.
 _MAGIC = re.compile(rb"ustar(?:\x0000|  \x00)")
 _MAGIC_AT = 257
+_IN_EXTENDED = "the file ends inside an extended header"
 
 # A header as a scan sees it: name, numbers (mode, owner, size, time), checksum, and what is the same in most of a tar.
 _HEADER = struct.Struct("100s48s8s356s")
@@ -371,10 +372,10 @@ class TarReader:
                 return None
             return header
         if at == 0:
-            self._fail(at, "not a tar file: there is no header", "not-a-tar")
+            self._fail(at, "there is no header", "not-a-tar", label="not a tar file")
         if any(header):
-            self._fail(at, "truncated: the file ends inside a header", "truncated")
-        self._fail(at, "truncated: the file ends without the two empty blocks that end a tar", "no-end")
+            self._fail(at, "the file ends inside a header", "truncated", label="truncated")
+        self._fail(at, "the file ends without the two empty blocks that end a tar", "no-end", label="truncated")
 
     def _check_end(self, at: int) -> None:
         # GNU tar warns of a lone empty block and stops there; it may as well be a hole that a crash left in
@@ -386,7 +387,7 @@ class TarReader:
         """Type, name and payload size as one header block gives them."""
         if not _checksum_is_right(header):
             if at == 0 and not _MAGIC.match(header, _MAGIC_AT):
-                self._fail(at, "not a tar file: there is no header", "not-a-tar")
+                self._fail(at, "there is no header", "not-a-tar", label="not a tar file")
             self._fail(at, "bad header checksum", "bad-checksum", name=self._extensions.path or _name(header))
         digits = header[124:135]
         try:
@@ -423,7 +424,7 @@ class TarReader:
         end = at + -(-size // BLOCK) * BLOCK
         payload = self._load(at, size)
         if len(payload) < size:
-            self._fail(at + len(payload), "truncated: the file ends inside an extended header", "truncated", block=end)
+            self._fail(at + len(payload), _IN_EXTENDED, "truncated", label="truncated", block=end)
         try:
             extensions.add(type_, payload)
         except ValueError as error:
@@ -485,7 +486,7 @@ class TarReader:
     def _truncated(self, at: int, *, block: int | None = None) -> NoReturn:
         member = self._member
         if member is None:  # in the padding of an extended header
-            self._fail(at, "truncated: the file ends inside an extended header", "truncated")
+            self._fail(at, _IN_EXTENDED, "truncated", label="truncated")
         has = f"{member.size} bytes"
         raise TarDamage(
             f"truncated at byte {at}: member {member.name!a} at byte {member.header} has {has}",
@@ -499,12 +500,20 @@ class TarReader:
         )
 
     def _fail(
-        self, at: int, what: str, kind: Damage = "bad-header", *, name: str | None = None, block: int | None = None
+        self,
+        at: int,
+        what: str,
+        kind: Damage = "bad-header",
+        *,
+        label: str = "",
+        name: str | None = None,
+        block: int | None = None,
     ) -> NoReturn:
+        """Raise; *label* says *kind* to those who are not told it otherwise."""
         after = f", after member {self._member.name!a}" if self._member else ""
         raise TarDamage(
-            f"{what} at byte {at}{after}",
-            detail=what.removeprefix("truncated: ").removeprefix("not a tar file: ") + after,
+            (f"{label}: " if label else "") + f"{what} at byte {at}{after}",
+            detail=what + after,
             url=self.where,
             kind=kind,
             offset=at,
