@@ -174,9 +174,12 @@ def _is_packed(fields: Sequence[tuple[str, Value]]) -> bool:
 
 
 def _read(fields: list[tuple[str, Value]]) -> list[tuple[str, Value]]:
-    """A sample that is to be decoded, read; as it is if it has changed, which is found when it is written."""
-    read: list[tuple[str, Value]] = [(name, content(value)) for name, value in fields]
-    return read if size_of(read[0][1]) == size_of(fields[0][1]) else fields
+    """A packed sample with its bytes; as it is if they are many, or not as many as they were, which the tar tells."""
+    ((name, value),) = fields
+    if isinstance(value, bytes) or value.size > _PACKED_MOST:
+        return fields
+    data = content(value)
+    return [(name, data)] if len(data) == value.size else fields
 
 
 class ShardWriter:
@@ -287,7 +290,7 @@ class ShardWriter:
             if not self._limits.takes(self._open.samples, members):
                 self.finish_shard()
         shard = self._current()
-        if shard.packed is not None and _is_packed(fields) and size_of(fields[0][1]) <= _PACKED_MOST:
+        if shard.packed is not None and _is_packed(fields):
             fields = _read(fields)
         for name, value in fields:
             shard.tar.add(f"{sample.key}.{name}", value)
