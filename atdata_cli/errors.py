@@ -27,6 +27,7 @@ __all__ = [
     "from_os_error",
     "lost_shard",
     "reason_of",
+    "resized_shard",
     "starved",
 ]
 
@@ -208,13 +209,21 @@ _HINTS = {
 }
 
 
+_RESTORE = "restore it, or write the dataset again; inspect --verify finds everything that is wrong"
+
+
 def lost_shard(url: str) -> IntegrityError:
     """What it means that nothing is at the *url* of a shard that a manifest names."""
     return IntegrityError(
         "the manifest names a shard that is not there",
         url=url,
-        hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
+        hint=_RESTORE,
     )
+
+
+def resized_shard(url: str, size: int, expected: int) -> IntegrityError:
+    """What it means that a shard has not as many bytes as its manifest says."""
+    return IntegrityError(f"it has {size:,} bytes, the manifest says {expected:,}", url=url, hint=_RESTORE)
 
 
 def starved(error: BaseException) -> AtdataError | None:

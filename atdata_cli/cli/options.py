@@ -201,6 +201,9 @@ def is_typed(name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 def parse_seconds(text: str) -> float:
     """Seconds of ``30``, ``0.5``, ``30s`` or ``2m``.
 
@@ -209,7 +212,7 @@ def parse_seconds(text: str) -> float:
     typer.BadParameter : it is no such time, or none at all.
     """
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*([smh]?)", str(text).strip().lower())
-    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0
     if not seconds:
         raise typer.BadParameter(f"{text!r} is no time to wait; 30, 30s and 2m are")
     return seconds
@@ -564,7 +567,7 @@ def parse_duration(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,9})\s*([smhd]?)", str(text).strip().lower())
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration; 90, 90s, 15m, 1h and 7d are")
-    seconds = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    seconds = int(match[1]) * _SECONDS[match[2]]
     if not 1 <= seconds <= 7 * 86400:
         raise typer.BadParameter(f"{text}: signed URLs are good for 1s to 7d")
     return seconds

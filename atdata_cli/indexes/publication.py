@@ -11,7 +11,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, cast
 
 from atdata_cli import config
-from atdata_cli.errors import IntegrityError, NotFoundError, UsageError, lost_shard
+from atdata_cli.errors import IntegrityError, NotFoundError, UsageError, lost_shard, resized_shard
 from atdata_cli.indexes.base import EntryShard, Publication
 from atdata_cli.indexes.entryrecord import check_places
 from atdata_cli.indexes.facts import check_metadata
@@ -184,11 +184,7 @@ def _check_sizes(shards: Sequence[Shard], files: StoreFiles) -> None:
         if found is None or found.kind == "folder":
             raise lost_shard(shard.url)
         if shard.row is not None and found.size is not None and found.size != shard.row.bytes:
-            raise IntegrityError(
-                f"it has {found.size:,} bytes, the manifest says {shard.row.bytes:,}",
-                url=shard.url,
-                hint="restore it, or write the dataset again; inspect --verify finds everything that is wrong",
-            )
+            raise resized_shard(shard.url, found.size, shard.row.bytes)
 
     if all(scheme(shard.url) in ("", "file") for shard in shards):
         for shard in shards:

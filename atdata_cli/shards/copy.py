@@ -194,13 +194,9 @@ def copy_dataset(
     OccupiedError : the prefix holds something else; nothing is touched.
     AtdataError : anything else; the same call can be repeated, and copies what is missing.
     """
-    if not store.writable:
-        raise UsageError(
-            "this store can only be read",
-            url=store.url(prefix),
-            hint="choose a DEST that can be written to: atdata-cli stores lists them",
-        )
-    copy = _Copy(_Plan.of(located, files), files, Destination(store, prefix), jobs, progress or TransferProgress())
+    destination = Destination(store, prefix)
+    destination.check_writable()
+    copy = _Copy(_Plan.of(located, files), files, destination, jobs, progress or TransferProgress())
     held = copy.survey()
     if held != "nothing" and if_exists == "fail":
         raise OccupiedError(f"it holds this copy, {held}", url=store.url(prefix), hint="leave out --if-exists fail")

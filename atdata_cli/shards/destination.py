@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from posixpath import join
 from typing import Any, Literal, TypeVar
 
-from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError
+from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, OccupiedError, TemporaryError, UsageError
 from atdata_cli.shards.job import Job
 from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest, ShardRow, is_split_manifest, shard_row
 from atdata_cli.shards.plan import shard_name
@@ -135,6 +135,20 @@ class Destination:
         return join(self.prefix, relative)
 
     # --- before ---
+
+    def check_writable(self) -> None:
+        """Find that nothing can be stored here.
+
+        Raises
+        ------
+        UsageError : nothing can.
+        """
+        if not self.store.writable:
+            raise UsageError(
+                "this store can only be read",
+                url=self.url,
+                hint="choose a DEST that can be written to: atdata-cli stores lists them",
+            )
 
     def survey(self, job: Job) -> Held:
         """What the prefix holds.

@@ -286,15 +286,10 @@ def write(
     options.check()
     rejects = rejects or Rejects(skip=options.on_error == "skip", limit=options.max_errors)
     progress = progress or Progress()
-    if not store.writable:
-        raise UsageError(
-            "this store can only be read",
-            url=store.url(prefix),
-            hint="choose a DEST that can be written to: atdata-cli stores lists them",
-        )
+    destination = Destination(store, prefix)
+    destination.check_writable()
     workers = workers or Workers(1)
     feed = make_feed(source, options, rejects=rejects, progress=progress)
-    destination = Destination(store, prefix)
     if not dry_run:
         workers.connect(feed, destination)
     job = Job.of(source.inputs, options)
@@ -306,10 +301,9 @@ def write(
     if held.over and held.root is not None and not dry_run:
         destination.finish(held.root)
     if held.kind != "nothing" and if_exists == "fail":
-        known = held.kind != "other" and source.rewindable  # a stream may be anything
-        what = (
-            f"the same dataset, {held.kind}" if known else "a dataset" if not source.rewindable else "another dataset"
-        )
+        what = "another dataset" if held.kind == "other" else f"the same dataset, {held.kind}"
+        if not source.rewindable:
+            what = "a dataset"  # a stream may be anything
         raise OccupiedError(f"it holds {what}", url=destination.url, hint="leave out --if-exists fail")
     if held.kind == "other" and if_exists != "update":
         raise destination.refusal(held)

@@ -29,6 +29,7 @@ from atdata_cli.errors import (
     from_os_error,
     lost_shard,
     reason_of,
+    resized_shard,
 )
 from atdata_cli.refs import scheme
 from atdata_cli.samples.tar import BLOCK, is_header
@@ -111,11 +112,7 @@ def _check(one: ResolvedShard, files: Files) -> None:
         raise from_os_error(error, url, doing="read") from error
     expected = one.shard.row.bytes if one.shard.row else None
     if size is not None and expected is not None and size != expected:
-        raise IntegrityError(
-            f"it has {size:,} bytes, the manifest says {expected:,}",
-            url=url,
-            hint="restore it, or write the dataset again",
-        )
+        raise resized_shard(url, size, expected)
     if not is_header(block):
         raise IntegrityError("it does not begin with a tar header", url=url, hint="it is no shard, or damaged")
 
