@@ -14,10 +14,12 @@ from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOpt
 from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
 from atdata_cli.cli.output import flush_stdout, print_error
-from atdata_cli.cli.signals import handle_signals
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
+from atdata_cli.signals import ENDING, end_at
 
 __all__ = ["COMMANDS", "app", "main"]
+
+_CLEANING_SECONDS = 1.8  # after a signal
 
 COMMANDS = {
     "write": ("write", "Shard samples into tars, in any store."),
@@ -67,7 +69,7 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     typed = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in typed or "--json-events" in typed
-    handle_signals()
+    end_at(ENDING, seconds=_CLEANING_SECONDS)
     leave_out_httpx()
     try:
         code = int(app(standalone_mode=False) or ExitCode.DONE)

@@ -16,6 +16,7 @@ __all__ = ["KeyLog", "Place", "Repeat"]
 
 _IN_MEMORY = 16 << 20  # bytes of a log that has no file yet
 _AT_ONCE = 250_000  # keys that are compared at a time: some 40 MB
+_BUFFERED = 50_000  # rows that wait for being written down, in all buckets: some 10 MB
 
 Column = tuple[int, Sequence[str], Sequence[int], Sequence[tuple[str, ...]]]
 
@@ -124,7 +125,7 @@ class KeyLog:
         log = _Log()
         try:
             buckets = [_Bucket(log) for _ in range(count)]
-            buffered = max(16, _AT_ONCE // count)
+            buffered = max(16, _BUFFERED // count)
             for index, keys, offsets, sets in self._columns(group):
                 for key, offset, fields in zip(keys, offsets, sets, strict=True):
                     # Hashes of text are salted for each process: nobody can prepare keys for one bucket.

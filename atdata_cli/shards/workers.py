@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import Any, Self
 
 from atdata_cli.errors import AtdataError
+from atdata_cli.signals import end_at, quiet_threads
 
 __all__ = ["EarlyProcesses", "ProcessExecutor", "run_in_processes", "usable_cores"]
 
@@ -267,9 +267,9 @@ class EarlyProcesses:
 
 
 def _is_alone() -> bool:
-    """Whether this process has one thread only; False where the system does not tell."""
+    """Whether this process has no other thread that does something; False where the system does not tell."""
     try:
-        return len(os.listdir("/proc/self/task")) == 1
+        return len(os.listdir("/proc/self/task")) == 1 + quiet_threads()
     except OSError:
         return False
 
@@ -279,7 +279,7 @@ def _answer(connection: Connection, others: Sequence[Connection], environment: M
     # Ctrl-C and a hang-up reach the whole group; the parent alone says what is to be done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
+    end_at((signal.SIGTERM,), seconds=_LEAVING_SECONDS)
     for other in others:
         other.close()
     os.environ.update(environment)
@@ -293,14 +293,6 @@ def _answer(connection: Connection, others: Sequence[Connection], environment: M
             except Exception as error:
                 failure = error
             connection.send((result, failure))
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    last = threading.Timer(_LEAVING_SECONDS, os._exit, [128 + number])
-    last.daemon = True
-    last.start()
-    raise SystemExit(128 + number)
 
 
 def _watch(descriptor: int) -> None:

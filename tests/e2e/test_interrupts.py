@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,8 +216,44 @@ def test_a_server_that_does_not_answer_keeps_nobody(store, s3_server, s3_env, tm
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=WAIT) == 130
-        assert b"interrupted" in process.stderr.read()
-        process.stderr.close()
-        process.stdin.close()
+        with process.stdin, process.stderr:
+            said = process.stderr.read().decode()
+        assert said == "atdata-cli: interrupted (run the same command again: it goes on where this one was)\n"
         assert uploads(s3_server, store.bucket) == []
         go_on.set()
+
+
+def test_a_signal_that_another_thread_is_given(store, s3_env, tmp_path):
+    """The main thread waits for rows, and nothing but a signal of its own brings it back from there."""
+    process = subprocess.Popen(
+        [COMMAND, "write", "-", f"s3://{store.bucket}/broken", "--from", "jsonl"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(tmp_path / "home", s3_env),
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    with process.stdin, process.stderr:
+        try:
+            process.stdin.write(ROWS[0])
+            process.stdin.flush()
+            others = threads_when_idle(process.pid)
+            assert ctypes.CDLL(None).tgkill(process.pid, others[-1], int(signal.SIGTERM)) == 0
+            assert process.wait(timeout=WAIT) == 143
+            assert b"terminated" in process.stderr.read()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def threads_when_idle(process: int) -> list[int]:
+    """The threads but the main one of a program that has started them and waits for input."""
+    deadline = time.monotonic() + WAIT
+    while True:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        threads = sorted(int(name) for name in os.listdir(f"/proc/{process}/task"))
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "S" and len(threads) > 2:
+            return [thread for thread in threads if thread != process]
