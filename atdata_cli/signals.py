@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Collection
 from types import FrameType
 
@@ -36,11 +35,14 @@ def end_at(signals: Collection[signal.Signals], *, seconds: float) -> None:
     """
     global _watcher
     heard = {number for number in signals if signal.getsignal(number) is not signal.SIG_IGN}
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in heard:
         signal.signal(number, _stop)
+    try:
+        reader, writer = os.pipe()
+    except OSError:
+        return  # no file to spare; whoever needs one next says so
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _watcher = threading.Thread(target=_watch, args=(reader, heard, seconds), name="signals", daemon=True)
     _watcher.start()
 
@@ -56,7 +58,7 @@ def _watch(reader: int, heard: Collection[signal.Signals], seconds: float) -> No
     main = threading.main_thread().ident
     if main is not None:
         signal.pthread_kill(main, number)  # ends what it waits for
-    time.sleep(seconds)
+    threading.Event().wait(seconds)
     os._exit(128 + (_stopped_by or number))
 
 
