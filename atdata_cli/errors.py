@@ -229,11 +229,14 @@ def resized_shard(url: str, size: int, expected: int) -> IntegrityError:
 def starved(error: BaseException) -> AtdataError | None:
     """What it means that memory, or a thread, was not to be had; None if that is not what *error* says.
 
-    The loader of shared libraries reports it in words, as an ImportError.
+    The loader of shared libraries reports it in words, as an ImportError; of a library that does not report it
+    at all Python says that an error came without an exception.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or (
-        isinstance(error, ImportError) and any(words in text for words in ("map segment", "allocate memory"))
+    if (
+        isinstance(error, MemoryError)
+        or (isinstance(error, ImportError) and any(words in text for words in ("map segment", "allocate memory")))
+        or (isinstance(error, SystemError) and ("without exception set" in text or "without setting an" in text))
     ):
         return AtdataError("there is not enough memory", hint=_MEMORY)
     if isinstance(error, RuntimeError) and "start new thread" in text:

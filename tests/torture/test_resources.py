@@ -148,7 +148,8 @@ class TestLimits:
     def test_of_open_files(self, tool, whole, store, s3_bucket, s3_server, where, files):
         self.check(tool, whole, store, s3_bucket, s3_server, where, f"-n {files}")
 
-    @pytest.mark.parametrize("megabytes", [200, *longer(120, 160, 300, 420, 600, 800)])
+    # Of address space, of which a thread's memory takes 72 MB before it is used.
+    @pytest.mark.parametrize("megabytes", [400, *longer(120, 160, 280, 300, 600, 800)])
     def test_of_memory(self, tool, whole, store, s3_bucket, s3_server, where, megabytes):
         self.check(tool, whole, store, s3_bucket, s3_server, where, f"-v {megabytes << 10}")
 
