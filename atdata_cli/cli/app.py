@@ -15,7 +15,7 @@ from atdata_cli.cli import options as opt
 from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
 from atdata_cli.cli.output import flush_stdout, print_error
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
-from atdata_cli.signals import ENDING, end_at
+from atdata_cli.signals import end_at, ending
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -69,8 +69,9 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     typed = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in typed or "--json-events" in typed
-    end_at(ENDING, seconds=_CLEANING_SECONDS)
+    end_at(ending(), seconds=_CLEANING_SECONDS)
     leave_out_httpx()
+    failed: AtdataError | None = None
     try:
         code = int(app(standalone_mode=False) or ExitCode.DONE)
         flush_stdout()
@@ -82,6 +83,7 @@ def main() -> NoReturn:
     except Exception as error:
         failed = _told(error, arguments)
         code = failed.exit_code
+    if failed is not None:  # only here, where what the error held on to is free again: memory may be what is wanting
         print_error(failed, as_json=as_json)
     with suppress(AtdataError):
         flush_stdout()

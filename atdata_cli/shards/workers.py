@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import queue
-import select
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
 from atdata_cli.errors import AtdataError
-from atdata_cli.signals import end_at, quiet_threads
+from atdata_cli.signals import end_at, held_back, let_through, quiet_threads
 
 __all__ = ["EarlyProcesses", "ProcessExecutor", "run_in_processes", "usable_cores"]
 
@@ -225,9 +224,11 @@ class ProcessExecutor(Executor):
     def _start(self, environment: Mapping[str, str]) -> None:
         ours, theirs = self._context.Pipe()
         # A fork has the ends of those before it, which are to notice that this process is gone.
-        others = [*self._connections, ours] if self._context.get_start_method() == "fork" else []
+        forks = self._context.get_start_method() == "fork"
+        others = [*self._connections, ours] if forks else []
         process = self._context.Process(target=_answer, args=(theirs, others, environment), daemon=True)
-        process.start()
+        with held_back() if forks else contextlib.nullcontext():
+            process.start()
         theirs.close()
         self._processes.append(process)
         self._connections.append(ours)
@@ -279,11 +280,11 @@ def _answer(connection: Connection, others: Sequence[Connection], environment: M
     # Ctrl-C and a hang-up reach the whole group; the parent alone says what is to be done about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    end_at((signal.SIGTERM,), seconds=_LEAVING_SECONDS)
+    end_at((signal.SIGTERM,), seconds=_LEAVING_SECONDS, parent=connection.fileno())
+    let_through()
     for other in others:
         other.close()
     os.environ.update(environment)
-    threading.Thread(target=_watch, args=(connection.fileno(),), daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             function, args, kwargs = connection.recv()
@@ -293,11 +294,3 @@ def _answer(connection: Connection, others: Sequence[Connection], environment: M
             except Exception as error:
                 failure = error
             connection.send((result, failure))
-
-
-def _watch(descriptor: int) -> None:
-    """End this process, cleanly, when the one at the other end is gone."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # a hang-up is always told
-    poll.poll()
-    os.kill(os.getpid(), signal.SIGTERM)
