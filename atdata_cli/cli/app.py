@@ -12,7 +12,8 @@ import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.lean import LeanGroup, leave_out_httpx
+from atdata_cli.cli.imports import leave_out_httpx
+from atdata_cli.cli.lean import LeanGroup
 from atdata_cli.cli.output import flush_stdout, print_error
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
 from atdata_cli.signals import end_at, ending

@@ -7,7 +7,7 @@ import posixpath
 import typer
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.lean import import_webdataset
+from atdata_cli.cli.imports import import_webdataset
 from atdata_cli.cli.output import Output, count
 from atdata_cli.cli.places import writable_store
 from atdata_cli.errors import ExitCode, UsageError

@@ -1,20 +1,13 @@
-"""What keeps out of the command line's process what is slow to import and not used there.
-
-torch takes seconds; pydantic doubles the time until a command begins; aiobotocore's second way to send requests takes
-a tenth of the time until the first one.
-"""
+"""Commands whose parameters are converted without pydantic, which doubles the time until a command begins."""
 
 from __future__ import annotations
 
 import enum
 import importlib
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Any, ClassVar, get_origin
 
 import typer
@@ -27,7 +20,7 @@ from atdata_cli.cli.options import ORIGINS, ConfigFile, JsonEvents, exit_codes_h
 from atdata_cli.cli.settings import outranked
 from atdata_cli.errors import UsageError
 
-__all__ = ["LeanCommand", "LeanGroup", "import_webdataset", "leave_out_httpx"]
+__all__ = ["LeanCommand", "LeanGroup"]
 
 
 class _LeanParameters:
@@ -162,54 +155,3 @@ class _Lean(RuntimeParam):
         if low is not None and number < low:
             raise typer.BadParameter(f"must be at least {low}")
         return number
-
-
-def import_webdataset() -> None:
-    """Import webdataset as if torch were not installed; call it before any module that builds on webdataset.
-
-    webdataset imports torch wherever it finds it, for data loaders that no command uses, and that takes seconds. Only
-    the program does this, never the library: in a process of ours nobody can ask webdataset for a loader.
-    """
-    with _absent("torch"), _one_thread():
-        import webdataset  # noqa: F401
-
-
-def leave_out_httpx() -> None:
-    """Let aiobotocore, which s3fs is built on, find no httpx: it imports what it can, and uses aiohttp.
-
-    As with torch, only the program does this.
-    """
-    without = ModuleType("aiobotocore._httpx")
-    without.__getattr__ = lambda name: None  # type: ignore[method-assign]
-    sys.modules.setdefault(without.__name__, without)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep numpy's BLAS, which nothing here uses, from threads and their memory: 40 MB for each processor there is.
-
-    Only where it is loaded: what a run starts (``--stdin-from-command``) may have other wishes.
-    """
-    name = "OPENBLAS_NUM_THREADS"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-
-
-@contextmanager
-def _absent(name: str) -> Iterator[None]:
-    """Make ``import name`` raise ModuleNotFoundError in this block, unless it is imported already."""
-    if name in sys.modules:
-        yield
-        return
-    # https://docs.python.org/3/reference/import.html#the-module-cache
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]

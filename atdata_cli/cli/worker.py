@@ -1,6 +1,6 @@
 """What the program's worker processes import, once for all of them, before they start."""
 
-from atdata_cli.cli.lean import import_webdataset
+from atdata_cli.cli.imports import import_webdataset
 
 import_webdataset()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from atdata_cli.cli import options as opt
-from atdata_cli.cli.lean import import_webdataset
+from atdata_cli.cli.imports import import_webdataset
 from atdata_cli.cli.output import Output, count, human_bytes
 from atdata_cli.cli.places import check_apart, check_dest
 from atdata_cli.config import local_index, s3_endpoint_url

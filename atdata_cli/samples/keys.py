@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atdata_cli.errors import DataError, UsageError
 from atdata_cli.samples.unique import UniqueKeys
 
-__all__ = ["KeyTemplate", "UniqueKeys", "check_field", "check_key", "is_meta", "split_name"]
+__all__ = ["KeyTemplate", "UniqueKeys", "check_field", "check_key", "is_meta", "number_keys", "split_name"]
 
 # PATH_MAX on Linux: a longer name could not be unpacked, and nothing legitimate needs it.
 _LONGEST = 4096
@@ -19,6 +19,22 @@ _META = re.compile(r"__[^/]*__(?:$|/)")
 # Most keys are this plain, and then no further question has to be asked.
 _PLAIN_KEY = re.compile(r"(?!__)[A-Za-z0-9_-]{1,255}(?:/[A-Za-z0-9_-]{1,255}){0,9}\Z")
 _PLAIN_FIELD = re.compile(r"[A-Za-z0-9]{1,32}(?:\.[A-Za-z0-9]{1,32}){0,3}\Z")
+_LAST_DIGITS = tuple(f"{number:03d}" for number in range(1000))
+
+
+def number_keys(numbers: Sequence[int]) -> list[str]:
+    """Keys of samples that have none of their own: their record numbers, in ten digits or as many as it takes."""
+    if not isinstance(numbers, range):
+        return [f"{number:010d}" for number in numbers]
+    keys: list[str] = []
+    at, stop = numbers.start, numbers.stop
+    while at < stop:  # a thousand at a time, which differ in their last digits alone
+        thousands, first = divmod(at, 1000)
+        last = min(1000, first + stop - at)
+        start = f"{thousands:07d}"
+        keys += [start + digits for digits in _LAST_DIGITS[first:last]]
+        at += last - first
+    return keys
 
 
 def split_name(path: str) -> tuple[str, str] | None:

@@ -16,7 +16,16 @@ from typing import Any
 
 from atdata_cli.samples.codec import Unencodable, plain_value
 
-__all__ = ["JSON_TYPES", "FieldStats", "MemberStats", "json_schema", "member_kind", "member_schema", "observe_rows"]
+__all__ = [
+    "JSON_TYPES",
+    "FieldStats",
+    "MemberStats",
+    "json_schema",
+    "member_kind",
+    "member_schema",
+    "observe_columns",
+    "observe_rows",
+]
 
 DRAFT_07 = "http://json-schema.org/draft-07/schema#"
 NDARRAY_REF = "https://alt.science/schemas/atdata-ndarray-bytes/1.0.0#/$defs/ndarray"
@@ -109,7 +118,8 @@ class FieldStats:
             self.range = _widen(self.range, (min(values), max(values)))
         elif kind is float:
             self._add("number", values)
-            finite = list(filter(isfinite, values))
+            # A sum is finite only of finite numbers, and costs a quarter of asking each.
+            finite = values if isfinite(sum(values)) else list(filter(isfinite, values))
             if finite:
                 # Adding zero makes 0.0 of -0.0, which is equal but looks different.
                 self.range = _widen(self.range, (min(finite) + 0.0, max(finite) + 0.0))
@@ -129,7 +139,7 @@ class FieldStats:
     def _add(self, kind: str, values: Sequence[Any], *, lengths: bool = False) -> None:
         self.kinds[kind] = self.kinds.get(kind, 0) + len(values)
         if lengths:
-            sizes = list(map(len, values))
+            sizes = set(map(len, values))
             self.length = _widen(self.length, (min(sizes), max(sizes)))
 
     def _observe_items(self, values: Sequence[Sequence[Any]], depth: int) -> None:
@@ -292,9 +302,18 @@ def observe_rows(stats: dict[str, FieldStats], fields: Sequence[str], rows: Sequ
     ------
     Unencodable : see :meth:`FieldStats.observe`.
     """
-    if not rows:
-        return
-    for name, column in zip(fields, zip(*map(dict.values, rows), strict=True), strict=True):  # type: ignore[arg-type]
+    if rows:
+        observe_columns(stats, fields, list(zip(*map(dict.values, rows), strict=True)))  # type: ignore[arg-type]
+
+
+def observe_columns(stats: dict[str, FieldStats], fields: Sequence[str], columns: Sequence[Sequence[Any]]) -> None:
+    """Take in a batch of rows as one column a field, none of them empty.
+
+    Raises
+    ------
+    Unencodable : see :meth:`FieldStats.observe`.
+    """
+    for name, column in zip(fields, columns, strict=True):
         seen = stats.get(name)
         if seen is None:
             seen = stats[name] = FieldStats()

@@ -11,10 +11,10 @@ from atdata_cli.errors import DataError
 from atdata_cli.refs import stem
 from atdata_cli.samples.check import RowSchema
 from atdata_cli.samples.codec import Unencodable, dump_json, explain, pack_rows, packer
-from atdata_cli.samples.keys import KeyTemplate, UniqueKeys, check_field, check_key
-from atdata_cli.samples.schema import FieldStats, observe_rows
+from atdata_cli.samples.keys import KeyTemplate, UniqueKeys, check_field, check_key, number_keys
+from atdata_cli.samples.schema import FieldStats, observe_columns, observe_rows
 from atdata_cli.shards.embed import Embedder
-from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch, Sample, Value, content
+from atdata_cli.sources.base import InputFile, PackedBatch, Reject, Row, RowBatch, Sample, Value, content
 from atdata_cli.sources.rows import BATCH_ROWS, BLOCK
 from atdata_cli.sources.shuffle import Ranks, Sorter
 
@@ -22,6 +22,7 @@ __all__ = [
     "ENCODE_ERRORS",
     "KEY",
     "NewFields",
+    "PlacedPacked",
     "PlacedRows",
     "RowPlacer",
     "as_members",
@@ -97,6 +98,38 @@ class PlacedRows:
         return Reject(self.where(index), reason, key=self.keys[index], record=show_row(row))
 
 
+@dataclass(slots=True)
+class PlacedPacked:
+    """As :class:`PlacedRows`, of rows that their source has packed: nothing is wrong with them.
+
+    Attributes
+    ----------
+    columns : the values of each known field.
+    """
+
+    keys: list[str]
+    payloads: list[bytes]
+    columns: Sequence[Sequence[Any]]
+    records: Sequence[int]
+
+    def select(self, indexes: Sequence[int]) -> PlacedPacked:
+        """Some of the rows."""
+        return PlacedPacked(
+            [self.keys[i] for i in indexes],
+            [self.payloads[i] for i in indexes],
+            [[column[i] for i in indexes] for column in self.columns],
+            [self.records[i] for i in indexes],
+        )
+
+    def cut(self, start: int, stop: int) -> PlacedPacked:
+        """Rows *start* to *stop*."""
+        if start == 0 and stop >= len(self.keys):
+            return self
+        part = slice(start, stop)
+        columns = [column[part] for column in self.columns]
+        return PlacedPacked(self.keys[part], self.payloads[part], columns, self.records[part])
+
+
 def show_row(row: Mapping[str, Any]) -> str:
     """A row as text for the list of rejects; never fails, never huge."""
     try:
@@ -147,13 +180,23 @@ class RowPlacer:
     own_keys: bool | None = None
     on_keys: Callable[[PlacedRows], None] | None = None
 
-    def place(self, batch: RowBatch) -> PlacedRows:
+    def place(self, batch: RowBatch | PackedBatch) -> PlacedRows | PlacedPacked:
         """Keys and fields for one batch; must be called with the batches in order.
 
         Raises
         ------
         NewFields : rows have fields beyond the known ones and the source can be read again.
         """
+        return self.place_packed(batch) if isinstance(batch, PackedBatch) else self.place_rows(batch)
+
+    def place_packed(self, batch: PackedBatch) -> PlacedPacked:
+        """See :meth:`place`; rows that are packed have the known fields already, and no keys of their own."""
+        records = range(self.records, self.records + len(batch.payloads))
+        self.records = records.stop
+        return PlacedPacked(number_keys(records), batch.payloads, batch.columns, records)
+
+    def place_rows(self, batch: RowBatch) -> PlacedRows:
+        """See :meth:`place`."""
         for reject in batch.rejects:
             self.on_reject(reject)
         first = self.records
@@ -170,7 +213,7 @@ class RowPlacer:
         if self.own_keys is None and batch.rows:
             self.own_keys = KEY in batch.rows[0]
         if not self.own_keys and self.template is None:
-            return [f"{first + offset:010d}" for offset in batch.offsets], None
+            return number_keys(_numbers(first, batch.offsets)), None
         keys, problems = [], {}
         file_stem = stem(batch.file.url) if batch.file.url != "-" else "stdin"
         for index, (row, offset) in enumerate(zip(batch.rows, batch.offsets, strict=True)):
@@ -280,11 +323,14 @@ def _numbers(first: int, offsets: Sequence[int]) -> Sequence[int]:
 
 
 def pack(
-    placed: PlacedRows, fields: Sequence[str], on_reject: Callable[[Reject], None]
+    placed: PlacedRows | PlacedPacked, fields: Sequence[str], on_reject: Callable[[Reject], None]
 ) -> tuple[list[str], list[bytes], dict[str, FieldStats]]:
     """Msgpack samples: (keys, payloads, statistics of their fields)."""
-    encode = packer()
     stats: dict[str, FieldStats] = {}
+    if isinstance(placed, PlacedPacked):
+        observe_columns(stats, fields, placed.columns)
+        return placed.keys, placed.payloads, stats
+    encode = packer()
     try:
         payloads = pack_rows(encode, placed.rows)
         observe_rows(stats, fields, placed.rows)

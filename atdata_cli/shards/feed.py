@@ -17,6 +17,7 @@ from atdata_cli.shards.embed import Embedder
 from atdata_cli.shards.encode import (
     ENCODE_ERRORS,
     KEY,
+    PlacedPacked,
     PlacedRows,
     RowPlacer,
     as_members,
@@ -549,7 +550,7 @@ class RowFeed(Feed):
         """
         for placed in self._placed():
             for split, rows in self._divide(placed):
-                if self.encoding == "msgpack":
+                if isinstance(rows, PlacedPacked) or self.encoding == "msgpack":
                     self._write_packed(writer_of, split, rows)
                 else:
                     self._write_members(writer_of, split, rows)
@@ -557,7 +558,7 @@ class RowFeed(Feed):
     def mappings(self) -> Iterator[dict[str, Any]]:
         """See :class:`Feed`."""
         for placed in self._placed():
-            if self.encoding == "msgpack":
+            if isinstance(placed, PlacedPacked) or self.encoding == "msgpack":
                 keys, payloads, _ = pack(self._with_content(placed), self._fields or (), self.rejects.add)
                 for key, payload in zip(keys, payloads, strict=True):
                     yield {"__key__": key, "msgpack": payload}
@@ -565,7 +566,8 @@ class RowFeed(Feed):
                 for sample in as_members(placed, self._embedder, self.rejects.add):
                     yield {"__key__": sample.key} | {name: content(v) for name, v in sample.fields.items()}
 
-    def _placed(self) -> Iterator[PlacedRows]:
+    def _placed(self) -> Iterator[PlacedRows | PlacedPacked]:
+        """The rows of all batches; packed ones only where keys are numbers and nothing but their bytes is wanted."""
         assert self._fields is not None, "prepare() comes first"
         placer = RowPlacer(
             fields=self._fields,
@@ -579,31 +581,46 @@ class RowFeed(Feed):
             on_keys=self.on_keys,
         )
         head, self._head = self._head, []
-        placed = map(placer.place, chain(_consume(head), self._rest))
-        return shuffled(placed, self.options.seed or 0) if self.options.shuffle else placed
+        if self.options.shuffle:
+            return shuffled(map(placer.place_rows, chain(_consume(head), self._rest)), self.options.seed or 0)
+        rest = self.source.packing(self._rest, self._fields) if self._only_packed() else self._rest
+        return map(placer.place, chain(_consume(head), rest))
 
-    def _with_content(self, placed: PlacedRows) -> PlacedRows:
-        return embed_values(placed, self._embedder, self.rejects.add) if self.options.embed else placed
+    def _only_packed(self) -> bool:
+        """Whether no more is wanted of most rows than to be packed as they are."""
+        options = self.options
+        changed = options.fields is not None or self._schema is not None or bool(options.embed)
+        named = self._own_keys is not False or self._template is not None
+        divided = self.splits is not None and (self.splits.source or self.splits.by) is not None
+        return self.encoding == "msgpack" and not (changed or named or divided)
 
-    def _divide(self, placed: PlacedRows) -> Iterator[tuple[str | None, PlacedRows]]:
+    def _with_content(self, placed: PlacedRows | PlacedPacked) -> PlacedRows | PlacedPacked:
+        if isinstance(placed, PlacedPacked) or not self.options.embed:
+            return placed
+        return embed_values(placed, self._embedder, self.rejects.add)
+
+    def _divide(self, placed: PlacedRows | PlacedPacked) -> Iterator[tuple[str | None, PlacedRows | PlacedPacked]]:
         if self.splits is None:
             yield None, placed
             return
         name = self.splits.source or self.splits.by
         groups: dict[str, list[int]] = {}
-        for index, (key, row) in enumerate(zip(placed.keys, placed.rows, strict=True)):
-            try:
-                split = self.splits.of(key) if name is None else _split_of(self.splits, row.get(name), "")
-            except DataError as error:
-                self.rejects.add(placed.reject(index, f"field {name!r}: {error.message}"))
-            else:
+        if name is None or isinstance(placed, PlacedPacked):
+            for index, split in enumerate(map(self.splits.of, placed.keys)):
                 groups.setdefault(split, []).append(index)
+        else:
+            for index, row in enumerate(placed.rows):
+                try:
+                    groups.setdefault(_split_of(self.splits, row.get(name), ""), []).append(index)
+                except DataError as error:
+                    self.rejects.add(placed.reject(index, f"field {name!r}: {error.message}"))
         for split, indexes in groups.items():
             yield split, placed.select(indexes)
 
-    def _write_packed(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
+    def _write_packed(self, writer_of: WriterOf, split: str | None, rows: PlacedRows | PlacedPacked) -> None:
         rows = self._with_content(rows)
-        for writer, part in _by_shard(writer_of, split, rows):
+        for writer, start, stop in _by_shard(writer_of, split, rows.records):
+            part = rows.cut(start, stop)
             keys, payloads, stats = pack(part, self._fields or (), self.rejects.add)
             if self.rejects.failing:
                 continue
@@ -614,7 +631,7 @@ class RowFeed(Feed):
                 self._write_by_bytes(writer, part, keys, payloads)
 
     def _write_by_bytes(
-        self, writer: ShardWriter, rows: PlacedRows, keys: Sequence[str], payloads: Sequence[bytes]
+        self, writer: ShardWriter, rows: PlacedRows | PlacedPacked, keys: Sequence[str], payloads: Sequence[bytes]
     ) -> None:
         """Write packed rows that go over the end of the current shard, each part with the statistics of its rows."""
         packed = set(keys)
@@ -630,20 +647,20 @@ class RowFeed(Feed):
             start += count
 
     def _write_members(self, writer_of: WriterOf, split: str | None, rows: PlacedRows) -> None:
-        for writer, part in _by_shard(writer_of, split, rows):
-            for sample in as_members(part, self._embedder, self.rejects.add):
+        for writer, start, stop in _by_shard(writer_of, split, rows.records):
+            for sample in as_members(rows.cut(start, stop), self._embedder, self.rejects.add):
                 if not self.rejects.failing:
                     writer.add(sample)
                     self.progress.samples += 1
 
 
-def _by_shard(writer_of: WriterOf, split: str | None, rows: PlacedRows) -> Iterator[tuple[ShardWriter, PlacedRows]]:
-    """The rows in parts that each go into the writer's shard of that moment."""
+def _by_shard(writer_of: WriterOf, split: str | None, records: Sequence[int]) -> Iterator[tuple[ShardWriter, int, int]]:
+    """The rows in parts, *start* to *stop*, that each go into the writer's shard of that moment."""
     start = 0
-    while start < len(rows.keys):
+    while start < len(records):
         writer = writer_of(split)
-        stop = writer.stop(rows.records, start)
-        yield writer, rows.cut(start, stop)
+        stop = writer.stop(records, start)
+        yield writer, start, stop
         start = stop
 
 

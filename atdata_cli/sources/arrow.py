@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from atdata_cli.errors import AtdataError, DataError, MissingExtraError, UsageError, from_os_error
-from atdata_cli.sources.base import Files, InputFile, Reject, RowBatch
+from atdata_cli.sources.base import Files, InputFile, PackedBatch, Reject, RowBatch
 from atdata_cli.sources.pieces import Cuts, RowPiece, Slice
 from atdata_cli.sources.rows import BATCH_ROWS, BLOCK, RowFiles
 from atdata_cli.sources.stream import Meter, is_compressed, is_stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from atdata_cli.samples.records import RecordType
 
 __all__ = ["ArrowSource", "ParquetSource"]
 
@@ -114,7 +116,9 @@ def _corrupt(item: InputFile, kind: str, error: Exception) -> DataError:
     return DataError(f"cannot be read as {kind}: {reason}", url=item.url, hint="is it whole? make or fetch it again")
 
 
-def _rows(batch: pa.RecordBatch, fields: Sequence[str], item: InputFile, first: int) -> RowBatch:
+def _rows(
+    batch: pa.RecordBatch, fields: Sequence[str], item: InputFile, first: int, record_type: RecordType | None
+) -> RowBatch | PackedBatch:
     """Convert one record batch, whose first row is number *first* of the file, 1-based."""
     from atdata_cli.sources.arrowvalues import Problems, column_values
 
@@ -131,6 +135,8 @@ def _rows(batch: pa.RecordBatch, fields: Sequence[str], item: InputFile, first: 
         for index, reason in problems.items():
             bad.setdefault(index, f"column {name!r} {reason}")
     count = batch.num_rows
+    if record_type is not None and count and not bad:
+        return PackedBatch(item, record_type.pack(record_type.records(columns)), columns, first)
     values = zip(*columns, strict=True) if columns else iter([()] * count)
     rows = [dict(zip(fields, row, strict=True)) for row in values]
     if not bad:
@@ -237,7 +243,7 @@ class ParquetSource(_Columnar):
                 yield from ((at + group.num_rows * part // count, each) for part in range(1, count + 1))
                 at += group.num_rows
 
-    def _read(self) -> Iterator[RowBatch]:
+    def _read(self) -> Iterator[RowBatch | PackedBatch]:
         meter = self._meter = Meter()
         for part in self.slices:
             item, before = part.item, meter.bytes
@@ -249,7 +255,7 @@ class ParquetSource(_Columnar):
                 done = part.start
                 for batch in self._record_batches(file, part.start, stop):
                     for piece in _pieces(batch):
-                        rows = _rows(piece, self.fields, item, done + 1)
+                        rows = _rows(piece, self.fields, item, done + 1, self._record_type)
                         done += piece.num_rows
                         meter.bytes = before + (item.size or 0) * (done - part.start) // total
                         yield rows
@@ -336,7 +342,7 @@ class ArrowSource(_Columnar):
                 _check_seekable(whole, item, "an Arrow file")
                 yield pyarrow.ipc.open_file(whole)
 
-    def _read(self) -> Iterator[RowBatch]:
+    def _read(self) -> Iterator[RowBatch | PackedBatch]:
         meter = self._meter = Meter()
         for item in self.inputs:
             before = meter.bytes
@@ -348,7 +354,7 @@ class ArrowSource(_Columnar):
                 done = 0
                 for share, batch in _ipc_batches(reader):
                     for piece in _pieces(batch):
-                        yield _rows(piece, self.fields or (), item, done + 1)
+                        yield _rows(piece, self.fields or (), item, done + 1, self._record_type)
                         done += piece.num_rows
                     if share is not None:
                         meter.bytes = before + int((item.size or 0) * share)

@@ -19,6 +19,7 @@ __all__ = [
     "FileInfo",
     "Files",
     "InputFile",
+    "PackedBatch",
     "Preflight",
     "Reject",
     "Row",
@@ -155,6 +156,24 @@ class RowBatch:
 
 
 @dataclass(slots=True)
+class PackedBatch:
+    """Consecutive records of one file, all of them good and with known fields, that their source has packed.
+
+    Attributes
+    ----------
+    file : where they came from.
+    payloads : the msgpack samples.
+    columns : the values of each known field.
+    first : line or record number of the first one in the file, 1-based.
+    """
+
+    file: InputFile
+    payloads: list[bytes]
+    columns: Sequence[Sequence[Any]]
+    first: int
+
+
+@dataclass(slots=True)
 class Preflight:
     """What can be said before anything is written.
 
@@ -278,6 +297,16 @@ class RowSource(Source):
     @abstractmethod
     def batches(self) -> Iterator[RowBatch]:
         """The records in order, from the beginning."""
+
+    def packing(self, rest: Iterator[RowBatch], fields: Sequence[str]) -> Iterator[RowBatch | PackedBatch]:
+        """What is left of :meth:`batches`, packed where the source has a faster way to do that.
+
+        Parameters
+        ----------
+        rest : what :meth:`batches` gave.
+        fields : all that rows should have; one with others is left unpacked.
+        """
+        return rest
 
     def pieces(self, quota: Callable[[int], float], size: int) -> Iterator[RowPiece]:
         """The records in pieces of whole shards that any process can read; none if the source cannot be divided.

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from atdata_cli.sources.base import InputFile, Reject, Row, RowBatch
+from atdata_cli.sources.base import InputFile, PackedBatch, Reject, Row, RowBatch
 from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, line_blocks
 from atdata_cli.sources.stream import Meter
 
@@ -32,12 +32,17 @@ class JsonlSource(LineFiles):
     Rejected: what is no JSON (``NaN`` and ``Infinity`` are none), what is no object, integers beyond 64 bits.
     """
 
-    def _read(self) -> Iterator[RowBatch]:
+    def _read(self) -> Iterator[RowBatch | PackedBatch]:
         meter = self._meter = Meter()
         for part in self.slices:
             item, first = part.item, part.line
             with self._open_slice(part, meter) as reader:
                 for block in line_blocks(reader, item, first=not part.start):
+                    packed = self._packed(item, block, first)
+                    if packed is not None:
+                        first += len(packed.payloads)
+                        yield packed
+                        continue
                     lines = block.split(b"\n")
                     if not lines[-1]:
                         lines.pop()
@@ -45,6 +50,24 @@ class JsonlSource(LineFiles):
                     for start in range(0, len(lines), BATCH_ROWS):
                         yield parse_lines(item, lines[start : start + BATCH_ROWS], first + start, exact=exact)
                     first += len(lines)
+
+    def _packed(self, item: InputFile, block: bytes, first: int) -> PackedBatch | None:
+        """The records of a block, packed, if all are good and have the known fields."""
+        if self._record_type is None:
+            return None
+        from atdata_cli.samples.records import UNREADABLE, lines_of_objects
+
+        lines = lines_of_objects(block)
+        if lines is None:
+            return None
+        try:
+            records = self._record_type.decode(block)
+            payloads = self._record_type.pack(records)
+        except UNREADABLE:
+            return None  # read once more, line by line, which tells what is wrong with which
+        if len(records) != lines:
+            return None
+        return PackedBatch(item, payloads, self._record_type.columns(records), first)
 
     def count(self) -> int | None:
         """How many lines are not blank; None for a stream. Reads everything, hardly slower than the disk."""

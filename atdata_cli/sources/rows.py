@@ -6,12 +6,16 @@ import copy
 import io
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self, cast
 
 from atdata_cli.errors import DataError, UsageError, from_os_error
-from atdata_cli.sources.base import Files, InputFile, RowBatch, RowSource
+from atdata_cli.sources.base import Files, InputFile, PackedBatch, RowBatch, RowSource
 from atdata_cli.sources.pieces import Cuts, RowPiece, Slice
 from atdata_cli.sources.stream import CommandInput, Meter, is_compressed, is_stream, open_decompressed
+
+if TYPE_CHECKING:
+    from atdata_cli.samples.records import RecordType
 
 __all__ = ["BATCH_ROWS", "BLOCK", "MAX_ROW", "LineFiles", "RowFiles", "clip", "drop_bom", "line_blocks"]
 
@@ -47,6 +51,7 @@ class RowFiles(RowSource):
         self.rewindable = not any(map(is_stream, self.inputs))
         self._meter = Meter()
         self._begun = False
+        self._record_type: RecordType | None = None
 
     def batches(self) -> Iterator[RowBatch]:
         """The records in order, from the beginning.
@@ -62,11 +67,23 @@ class RowFiles(RowSource):
                 hint="write it to a file first, and name the file",
             )
         self._begun = True
-        return self._read()
+        self._record_type = None
+        return cast("Iterator[RowBatch]", self._read())  # there are no others before packing() says so
+
+    def packing(self, rest: Iterator[RowBatch], fields: Sequence[str]) -> Iterator[RowBatch | PackedBatch]:
+        """See :class:`~atdata_cli.sources.base.RowSource`."""
+        from atdata_cli.samples.records import RecordType
+
+        with suppress(ValueError):
+            self._record_type = RecordType(fields)
+        return rest
 
     @abstractmethod
-    def _read(self) -> Iterator[RowBatch]:
-        """All batches of all inputs; a fresh iterator at each call."""
+    def _read(self) -> Iterator[RowBatch | PackedBatch]:
+        """All batches of all inputs; a fresh iterator at each call.
+
+        Packed ones come only while there is a ``_record_type``.
+        """
 
     def position(self) -> int:
         """Input bytes consumed so far; compressed ones where the input is compressed."""
@@ -92,6 +109,7 @@ class RowFiles(RowSource):
         part.__dict__.pop("files", None)  # whoever opens it has its own
         part._meter = Meter()
         part._begun = False
+        part._record_type = None
         return part
 
     def _open(self, item: InputFile, meter: Meter | None = None) -> io.BufferedReader:

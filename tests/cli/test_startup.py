@@ -41,7 +41,7 @@ def test_the_library_leaves_torch_to_webdataset(torch):
 
 
 def test_torch_can_be_imported_after_webdataset(torch):
-    program = "from atdata_cli.cli.lean import import_webdataset; import_webdataset(); import torch"
+    program = "from atdata_cli.cli.imports import import_webdataset; import_webdataset(); import torch"
     env = {**os.environ, "PYTHONPATH": str(torch.parent)}
     ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert "enough" in ran.stderr
@@ -50,7 +50,8 @@ def test_torch_can_be_imported_after_webdataset(torch):
 
 def test_s3fs_is_imported_without_httpx_which_is_there_for_others():
     program = (
-        "import sys, atdata_cli.cli.lean as lean; lean.leave_out_httpx(); import s3fs; print('httpx' in sys.modules)\n"
+        "import sys, atdata_cli.cli.imports as ours; ours.leave_out_httpx()\n"
+        "import s3fs; print('httpx' in sys.modules)\n"
         "import httpx; print(httpx.Client.__name__)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

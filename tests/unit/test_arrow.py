@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from atdata_cli.errors import DataError, UsageError
+from atdata_cli.samples.codec import packer
 from atdata_cli.sources.arrow import ArrowSource, ParquetSource
 from atdata_cli.sources.base import InputFile, RowSource
 from tests.unit.rowfiles import STDIN, LocalFiles, as_input, given, numbers_of, piped, rejects_of, rows_of
@@ -371,3 +372,22 @@ def test_missing_file(tmp_path):
 
     with pytest.raises(NotFoundError):
         rows_of(ParquetSource(LocalFiles(), [InputFile("x", str(tmp_path / "x"), 1)]))
+
+
+def test_packing_changes_nothing(tmp_path):
+    table = pa.table(
+        {
+            "n": pa.array([1, None, 3], pa.int64()),
+            "text": ["a", "é", None],
+            "vector": pa.array([[1.0, 2.0], None, []], pa.list_(pa.float32())),
+            "when": pa.array([0, 1, None], pa.timestamp("us", "UTC")),
+            "map": [{"x": 1}, None, {"x": 2}],
+        }
+    )
+    found = ParquetSource(LocalFiles(), [parquet(tmp_path, table)])
+    (plain,) = found.batches()
+    (packed,) = found.packing(found.batches(), found.fields)
+    encode = packer()
+    assert packed.payloads == [encode(row) for row in plain.rows]
+    assert packed.first == 1
+    assert len(packed.columns) == len(found.fields)

@@ -1,12 +1,15 @@
 import gzip
 import json
 
+import msgpack
 import pytest
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 
 from atdata_cli.errors import DataError, NotFoundError, UsageError
-from atdata_cli.sources.base import InputFile
+from atdata_cli.samples.codec import packer
+from atdata_cli.samples.records import lines_of_objects
+from atdata_cli.sources.base import InputFile, PackedBatch
 from atdata_cli.sources.jsonl import JsonlSource, may_hold_long_integers, parse_lines
 from tests.unit.rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
@@ -156,3 +159,79 @@ def test_wrong_inputs(tmp_path):
     assert missing.value.url == str(tmp_path / "x")
     with pytest.raises(UsageError):
         JsonlSource(LocalFiles(), [])
+
+
+# --- rows that the source packs -------------------------------------------------------------------
+
+FIELDS = ("a", "b", "c d")
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63) - 1, 2**64)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+_LINES = st.one_of(
+    st.dictionaries(st.sampled_from(FIELDS), _VALUES).map(lambda row: json.dumps(row, ensure_ascii=False).encode()),
+    st.sampled_from(
+        [b"", b"  ", b"{} {}", b"{}{}", b'{"a":', b"1}", b'{"a": {}', b"}", b'{"new": 1}', b"[{}]", b'{"a": "\xff"}']
+    ),
+)
+
+
+def found_in(batches):
+    """All that batches say: of each record its place and msgpack, and the rejects."""
+    encode = packer()
+    packed, rejects = [], []
+    for batch in batches:
+        if isinstance(batch, PackedBatch):
+            rows = [dict(zip(FIELDS, values, strict=True)) for values in zip(*batch.columns, strict=True)]
+            assert batch.payloads == [encode(row) for row in rows]
+            packed += [(batch.first + index, payload) for index, payload in enumerate(batch.payloads)]
+            continue
+        rejects += batch.rejects
+        for line, row in zip(batch.lines, batch.rows, strict=True):
+            if row.keys() <= set(FIELDS):
+                packed.append((line, encode({name: row.get(name) for name in FIELDS})))
+    return packed, rejects
+
+
+@hypothesis_given(st.lists(_LINES, max_size=6), st.sampled_from([b"\n", b"\r\n"]), st.booleans())
+def test_packing_changes_nothing(tmp_path_factory, lines, end, last):
+    path = tmp_path_factory.mktemp("rows")
+    found = source(path, end.join(lines) + end * last)
+    plain = found_in(found.batches())
+    assert found_in(found.packing(found.batches(), FIELDS)) == plain
+
+
+def test_good_lines_are_packed_and_others_are_not(tmp_path):
+    found = source(tmp_path, b'{"a": 1, "c d": "x"}\n{"b": 2.5, "a": null}\n')
+    (batch,) = found.packing(found.batches(), FIELDS)
+    assert batch.columns == [[1, None], [None, 2.5], ["x", None]]
+    assert batch.payloads == [
+        msgpack.packb({"a": 1, "b": None, "c d": "x"}),
+        msgpack.packb({"a": None, "b": 2.5, "c d": None}),
+    ]
+    (batch,) = found.batches()
+    assert len(batch.rows) == 2
+    (batch,) = found.packing(found.batches(), ('a"b',))
+    assert len(batch.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("block", "lines"),
+    [
+        (b'{"a": 1}\n{}\n', 2),
+        (b"{}\r\n{}", 2),
+        (b"{}", 1),
+        (b"{}\n\n{}\n", None),
+        (b"{}\n{}\r\n", None),
+        (b'{"a":\n1}\n{}{}\n', None),
+        (b"[]\n", None),
+        (b"", None),
+    ],
+)
+def test_lines_that_look_like_one_object_each(block, lines):
+    assert lines_of_objects(block) == lines

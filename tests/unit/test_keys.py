@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
 from atdata_cli.errors import DataError, UsageError
-from atdata_cli.samples.keys import KeyTemplate, UniqueKeys, check_field, check_key, is_meta, split_name
+from atdata_cli.samples.keys import KeyTemplate, UniqueKeys, check_field, check_key, is_meta, number_keys, split_name
 
 PATHS = st.one_of(st.text(alphabet="ab./\n_", max_size=12), st.text(max_size=30))
 
@@ -174,3 +174,8 @@ def test_many_keys_in_random_order() -> None:
     assert unique.add_many(keys, keys) == []
     again = [(index, key) for index, key in enumerate(keys)]
     assert unique.add_many(keys, ["later"] * len(keys)) == again
+
+
+@pytest.mark.parametrize("numbers", [range(3), range(998, 2001), range(10**10 - 1, 10**10 + 2), [5, 7], range(0)])
+def test_keys_of_record_numbers(numbers):
+    assert number_keys(numbers) == [f"{number:010d}" for number in numbers]
