@@ -27,7 +27,8 @@ def import_webdataset() -> None:
     webdataset imports torch wherever it finds it, for data loaders that nobody can ask for in a process of ours. What
     its readers use is imported when they use it.
     """
-    sys.meta_path.insert(0, _OneThread())
+    if "numpy" not in sys.modules:
+        sys.meta_path.insert(0, _OneThread())
     with _absent("torch"), _later("numpy"), _later("yaml"), _later("urllib.request"):
         import webdataset  # noqa: F401
 
@@ -52,7 +53,7 @@ def _later(name: str) -> Iterator[None]:
     module = _LaterModule(name)
     with _in_place(name, module):
         yield
-    vars(module)["importing"] = False
+    module.importing = False
 
 
 @contextmanager

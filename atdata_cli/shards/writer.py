@@ -74,19 +74,15 @@ class _Ends(dict[int, bytes]):
         return end
 
 
-class _Forms(dict[int, tuple[bytes, int, bytes]]):
-    """The stock header of an unnamed file (POSIX ustar layout), by the file's size, as far as it depends on that.
-
-    A form is: what is between the name and the checksum; the checksum as far as the name does not matter; the padding
-    after the payload.
+class _Stock:
+    """The parts of the stock header of an unnamed file (POSIX ustar layout).
 
     Attributes
     ----------
-    ends : the headers' ends, from their checksums on.
+    ends : headers' ends, from their checksums on.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         stock = _stock_header("", 0)
         self._before_size = stock[100:124]
         self._after_size = stock[136:148]
@@ -99,23 +95,21 @@ class _Forms(dict[int, tuple[bytes, int, bytes]]):
         end = self.ends[adler32(digits, adler32(name, self._sum)) & _SUM]
         return b"".join((name.ljust(_MAX_NAME, b"\0"), self._before_size, digits, self._after_size, end))
 
-    def __missing__(self, size: int) -> tuple[bytes, int, bytes]:
-        if len(self) >= _CACHED_SIZES:
-            self.clear()
+    def before_sum(self, size: int) -> tuple[bytes, int]:
+        """What is between name and checksum, and the checksum as far as the name does not matter."""
         digits = b"%011o\0" % size
-        form = self[size] = (
-            self._before_size + digits + self._after_size,
-            self._sum + sum(digits),
-            _ZEROS[: -size % BLOCK],
-        )
-        return form
+        return self._before_size + digits + self._after_size, self._sum + sum(digits)
 
 
-_FORMS = _Forms()
+_STOCK = _Stock()
 
 
-class _NamedForms(dict[int, tuple[bytes, int, bytes]]):
-    """As :class:`_Forms`, of files whose names have the same length and the same end, which a form then begins with."""
+class _Forms(dict[int, tuple[bytes, int, bytes]]):
+    """What small files whose names have the same length and the same end share with others of their size.
+
+    A form is: the header from the name's end to the checksum; the checksum as far as the rest of the name does not
+    matter; the padding after the payload.
+    """
 
     def __init__(self, end: bytes, room: int) -> None:
         super().__init__()
@@ -125,15 +119,15 @@ class _NamedForms(dict[int, tuple[bytes, int, bytes]]):
     def __missing__(self, size: int) -> tuple[bytes, int, bytes]:
         if len(self) >= _CACHED_SIZES:
             self.clear()
-        before, base, padding = _FORMS[size]
-        form = self[size] = (self._end + before, self._sum + base, padding)
+        before, base = _STOCK.before_sum(size)
+        form = self[size] = (self._end + before, self._sum + base, _ZEROS[: -size % BLOCK])
         return form
 
 
 @lru_cache(maxsize=8)
-def _named_forms(end: bytes) -> list[_NamedForms]:
+def _forms_of(end: bytes) -> list[_Forms]:
     """The forms of names with this end, by how long the rest of the name is."""
-    return [_NamedForms(end, _MAX_NAME - length) for length in range(_MAX_NAME - len(end) + 1)]
+    return [_Forms(end, _MAX_NAME - length) for length in range(_MAX_NAME - len(end) + 1)]
 
 
 class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
@@ -204,7 +198,7 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
             for key, payload in zip(keys, payloads, strict=True):
                 self.add(key + end, payload)
             return
-        forms, ends = _named_forms(end.encode("ascii")), _FORMS.ends
+        forms, ends = _forms_of(end.encode("ascii")), _STOCK.ends
         for start in range(0, len(keys), _JOINED):
             parts: list[bytes] = []
             stop = start + _JOINED
@@ -230,7 +224,7 @@ class TarWriter(webdataset.TarWriter):  # type: ignore[misc]
     def _header(self, name: str, size: int) -> bytes:
         if not _fits(name, size):
             return _stock_header(name, size)
-        return _FORMS.header(name.encode("ascii"), size)
+        return _STOCK.header(name.encode("ascii"), size)
 
     def _put(self, data: bytes) -> None:
         size = len(data)

@@ -36,6 +36,7 @@ class _Columnar(RowFiles):
     columns : the columns to read, in this order; None for all.
     """
 
+    packs = True
     _format: str
 
     def __init__(self, files: Files, inputs: Sequence[InputFile], *, columns: Sequence[str] | None = None) -> None:
@@ -136,7 +137,7 @@ def _rows(
             bad.setdefault(index, f"column {name!r} {reason}")
     count = batch.num_rows
     if record_type is not None and count and not bad:
-        return PackedBatch(item, record_type.pack(record_type.records(columns)), columns, first)
+        return PackedBatch(record_type.pack(record_type.records(columns)), columns, first)
     values = zip(*columns, strict=True) if columns else iter([()] * count)
     rows = [dict(zip(fields, row, strict=True)) for row in values]
     if not bad:

