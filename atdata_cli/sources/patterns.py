@@ -57,6 +57,7 @@ def _whole(pattern: str) -> str:
 
 
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[!^]?+\]?+[^]]*\]|.", re.DOTALL)
+_MEMBERS = re.compile(r"(.)-(.)|(.)", re.DOTALL)
 _MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -76,5 +77,5 @@ def _character(token: str) -> str:
     negated = token[1] in "!^"
     members = token[2:-1] if negated else token[1:-1]
     # Only ranges keep a meaning inside the brackets; "/" is outside every set.
-    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", members)
+    escaped = _MEMBERS.sub(lambda found: "-".join(re.escape(text) for text in found.groups() if text), members)
     return f"(?!/)[{'^' if negated else ''}{escaped}]"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
@@ -235,6 +235,7 @@ def test_patterns(pattern: str, matching: list[str], other: list[str]) -> None:
 
 
 @given(st.text(alphabet="ab*?[]!^-\\/.&|~", max_size=8))
+@example("[?--]")
 def test_any_text_is_a_pattern(pattern: str) -> None:
     try:
         wanted = name_filter([pattern], [pattern])
