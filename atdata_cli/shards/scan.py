@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
+import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 from atdata_cli.errors import NotFoundError
@@ -159,17 +160,11 @@ class _Scan:
 
     def add_run(self, run: Run) -> None:
         """Take in many, with the same result; the rule that splits names is applied to bytes, where that is sure."""
-        keys, _, tails = zip(*[name.partition(b".") for name in run.names], strict=True)
-        sizes: defaultdict[bytes, list[int]] = defaultdict(list)
-        if tails.count(tails[0]) == len(tails):
-            sizes[tails[0]] += run.sizes
-        else:
-            for tail, size in zip(tails, run.sizes, strict=True):
-                sizes[tail].append(size)
+        keys, sizes = _split_names(run)
         # With their fill: as many as there are fields and lengths of keys.
         extensions = {tail: tail.partition(b"\0")[0] for tail in sizes}
-        if _is_odd(b"".join(keys), b"".join(run.names), extensions):
-            for name, size in zip(run.names, run.sizes, strict=True):
+        if _is_odd(b"".join(keys), run.names, extensions):
+            for name, size in zip(_each(run.names), run.sizes, strict=True):
                 self.add(_text(name.partition(b"\0")[0]), size)
             return
         self._begin(_text(keys[0]))
@@ -194,6 +189,28 @@ class _Scan:
         self.payload += sum(sizes)
 
 
+def _split_names(run: Run) -> tuple[Sequence[bytes], Mapping[bytes, Sequence[int]]]:
+    """What is before the first dot of each name, and the sizes by what is behind it, with its fill."""
+    dot = run.names.find(b".", 0, _NAME_BYTES)
+    if dot > 0:
+        # Where there is one field, and all keys are of one length, one cut serves all names: that takes a third of
+        # the time. Put together again they tell whether it is so.
+        even = list(_each(run.names, dot))
+        tail = run.names[dot:_NAME_BYTES]
+        if tail.join([*even, b""]) == run.names and b"." not in b"".join(even):
+            return even, {tail[1:]: run.sizes}
+    keys, _, tails = zip(*[name.partition(b".") for name in _each(run.names)], strict=True)
+    sizes: defaultdict[bytes, list[int]] = defaultdict(list)
+    for tail, size in zip(tails, run.sizes, strict=True):
+        sizes[tail].append(size)
+    return keys, sizes
+
+
+def _each(names: bytes, length: int = _NAME_BYTES) -> Iterator[bytes]:
+    """The first bytes of each name in a run."""
+    return chain.from_iterable(struct.iter_unpack(f"{length}s{_NAME_BYTES - length}x", names))
+
+
 def _is_odd(keys: bytes, names: bytes, extensions: Mapping[bytes, bytes]) -> bool:
     """Whether some of many names, each 100 bytes, need a closer look than a cut at their first dot.
 
@@ -205,7 +222,7 @@ def _is_odd(keys: bytes, names: bytes, extensions: Mapping[bytes, bytes]) -> boo
         or any(b"/" in extension for extension in extensions.values())
         or b"\0" in keys
         or b"\n" in keys
-        or b"/." in names
+        or (b"/" in keys and b"/." in names)
         or ord("_") in names[::_NAME_BYTES]
     )
 
