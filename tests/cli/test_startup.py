@@ -99,6 +99,19 @@ def test_plain_options_are_converted_without_pydantic(rows_file, line):
     assert ran.stderr.endswith("False"), ran.stderr
 
 
+@pytest.mark.parametrize("line", [["--version"], ["inspect", "nothing"]])
+def test_the_end_is_quick(tmp_path, line):
+    program = (
+        "import gc, sys, atdata_cli.cli.app as a; sys.argv[1:] = {!r}\n"
+        "try: a.main()\n"
+        "finally: sys.stderr.write(str(gc.get_freeze_count() > 0))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program.format(line)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.stderr.endswith("True"), ran.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
