@@ -10,7 +10,8 @@ from typing import Any
 
 import typer
 
-from atdata_cli.cli.app import COMMANDS, app
+from atdata_cli.cli.app import COMMANDS
+from atdata_cli.cli.parser import app
 
 __all__ = ["Argument", "Command", "Option", "commands", "root"]
 

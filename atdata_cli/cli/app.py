@@ -7,19 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import NoReturn
 
-import typer
-from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption
-
-from atdata_cli.cli import options as opt
+from atdata_cli.cli.given import begin
 from atdata_cli.cli.imports import leave_out_httpx
-from atdata_cli.cli.lean import LeanGroup
 from atdata_cli.cli.output import flush_stdout, print_error
+from atdata_cli.cli.settings import load
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
 from atdata_cli.signals import end_at, ending
 
-__all__ = ["COMMANDS", "app", "main"]
+__all__ = ["COMMANDS", "main"]
 
 _CLEANING_SECONDS = 1.8  # after a signal
 
@@ -43,25 +41,8 @@ COMMANDS = {
 which is imported when the command is used, and what the list of commands says of it."""
 
 
-class _Commands(LeanGroup):
-    commands_by_name = COMMANDS
-
-
-app = typer.Typer(
-    name="atdata-cli",
-    cls=_Commands,
-    help="Shard datasets into WebDataset tars in any store, and publish them.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # with it, GITHUB_ACTIONS and FORCE_COLOR put ANSI codes into piped help
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-
-@app.callback()
-def _root(version: opt.Version = False) -> None:
-    pass
+_BARE = {"inspect": False, "resolve": True}
+"""The commands that run without the parser if nothing but operands is typed, and whether they take more than one."""
 
 
 def main() -> NoReturn:
@@ -75,13 +56,10 @@ def main() -> NoReturn:
     leave_out_httpx()
     failed: AtdataError | None = None
     try:
-        code = int(app(standalone_mode=False) or ExitCode.DONE)
+        code = _run(arguments)
         flush_stdout()
     except SystemExit as stop:
         code = _stopped(stop, as_json=as_json)
-    except NoArgsIsHelpError as error:
-        error.show()
-        code = ExitCode.USAGE
     except Exception as error:
         failed = _told(error, arguments)
         code = failed.exit_code
@@ -94,9 +72,34 @@ def main() -> NoReturn:
     sys.exit(int(code))
 
 
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code.
+
+    The parser and the options of all commands take as long to import as a command takes that only reads headers. Such
+    a one is done without them where nothing is to be parsed: no option is typed, and no setting is there for one.
+    """
+    name, operands = next(iter(arguments), ""), list(arguments[1:])
+    settings = None
+    if _is_bare(name, operands):
+        settings = load()
+        if not settings.stores and not settings.defaults(name):
+            begin(settings)
+            command = getattr(import_module(f"atdata_cli.cli.{COMMANDS[name][0]}"), name)
+            command(operands if _BARE[name] else operands[0])
+            return ExitCode.DONE
+    from atdata_cli.cli.parser import run
+
+    return run(settings)
+
+
+def _is_bare(name: str, operands: Sequence[str]) -> bool:
+    """Whether this is one of the commands that need no parser, and nothing but its operands."""
+    enough = len(operands) == 1 or (len(operands) > 1 and _BARE.get(name, False))
+    return name in _BARE and enough and all(text and not text.startswith("-") for text in operands)
+
+
 def _told(error: Exception, arguments: Sequence[str]) -> AtdataError:
     """What a person is told of an error."""
-    error = _misread(error) if isinstance(error, ClickException) else error
     if isinstance(error, UsageError):
         command = f"atdata-cli {arguments[0]}" if arguments and arguments[0] in COMMANDS else "atdata-cli"
         error.hint = error.hint or f"see {command} --help"
@@ -113,16 +116,6 @@ def _told(error: Exception, arguments: Sequence[str]) -> AtdataError:
 
         traceback.print_exception(error)
     return _unforeseen(error)
-
-
-def _misread(error: ClickException) -> UsageError:
-    """What the parser says, without the usage of the whole command."""
-    if not isinstance(error, NoSuchOption):
-        return UsageError(error.format_message().rstrip("."))
-    from difflib import get_close_matches
-
-    near = get_close_matches(error.option_name, error.possibilities or (), n=1, cutoff=0.8)
-    return UsageError(error.message, hint=f"did you mean {near[0]}?" if near else None)
 
 
 def _unforeseen(error: Exception) -> AtdataError:

@@ -7,10 +7,9 @@ from dataclasses import asdict, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from atdata_cli.cli import options as opt
+from atdata_cli.cli.choices import Color
 from atdata_cli.cli.describe import as_json, as_member_json, short, short_member
+from atdata_cli.cli.given import index_options, store_options, use_network
 from atdata_cli.cli.listing import entry_document, entry_rows, print_index
 from atdata_cli.cli.output import Output, count, human_bytes, print_bytes
 from atdata_cli.errors import ExitCode, NotFoundError, UsageError
@@ -19,6 +18,7 @@ from atdata_cli.samples.describe import described_kind, described_range, describ
 from atdata_cli.words import totals
 
 if TYPE_CHECKING:
+    from atdata_cli.cli import options as opt
     from atdata_cli.indexes.base import Entry
     from atdata_cli.indexes.registry import IndexOptions
     from atdata_cli.shards.problems import Problem
@@ -56,7 +56,7 @@ def inspect(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     no_progress: opt.NoProgress = False,
-    color: opt.ColorWhen = opt.Color.AUTO,
+    color: opt.ColorWhen = Color.AUTO,
 ) -> None:
     """Show what a dataset holds: shards, samples, sizes, fields, schema. @local lists the local index.
 
@@ -73,9 +73,9 @@ def inspect(
         _check_alone(verify=verify, html=html)
     write_report = _page_writer(html, as_json=json)
     output = Output(as_json=json, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
-    opt.use_network(retries, timeout, ca_bundle)
-    stores = opt.store_options(endpoint_url, profile, region, store_option, anonymous=no_sign_request)
-    indexes = opt.index_options(index, stores)
+    use_network(retries, timeout, ca_bundle)
+    stores = store_options(endpoint_url, profile, region, store_option, anonymous=no_sign_request)
+    indexes = index_options(index, stores)
     if parse(ref).kind == "index":
         _list_index(output, ref, indexes, alone=not (head or key is not None or verify or html is not None))
         return
@@ -101,6 +101,8 @@ def inspect(
             _print_dataset(output, info, found.entry)
     if checked is not None and checked.problems:
         # What could not be read is not wrong for that: tell why, as any command does.
+        import typer
+
         raise checked.failure or typer.Exit(ExitCode.INTEGRITY)
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import enum
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from atdata_cli import __version__
-from atdata_cli.cli.output import EVENTS
-from atdata_cli.cli.settings import NamedStore, Settings, load
-from atdata_cli.errors import ExitCode, UsageError
-from atdata_cli.refs import scheme
-
-if TYPE_CHECKING:
-    from atdata_cli.indexes.registry import IndexOptions
-    from atdata_cli.stores.registry import StoreOptions
+from atdata_cli.cli.choices import Color, Compression, Encoding, IfCopied, IfExists, OnError, UrlFormat
+from atdata_cli.cli.given import begin, expand, index_options, settings, store_options, use_network, want_events
+from atdata_cli.cli.settings import Settings, load
+from atdata_cli.errors import ExitCode
 
 __all__ = [
+    "Color",
+    "Compression",
+    "Encoding",
+    "IfCopied",
+    "IfExists",
+    "OnError",
+    "UrlFormat",
     "expand",
     "index_options",
     "parse_duration",
@@ -52,27 +52,12 @@ def parse_size(text: str) -> int:
     return int(number) * factor if number.isdecimal() else int(float(number) * factor)
 
 
-def settings() -> Settings:
-    """The configuration of this run."""
-    found: Settings = click_context().meta[_SETTINGS]
-    return found
-
-
-def click_context() -> typer.Context:
-    """That of the command that runs."""
-    from typer._click.globals import get_current_context
-
-    return get_current_context()  # type: ignore[return-value]
-
-
-_SETTINGS, _STORES = "atdata_cli.settings", "atdata_cli.stores"
-
-
 def _read_settings(ctx: typer.Context, file: str | None) -> None:
     """Make what the environment and the files say the defaults of the command's options."""
     if ctx.resilient_parsing:
         return
-    ctx.meta[_SETTINGS] = found = load(file)
+    found: Settings = ctx.obj if ctx.obj is not None and file is None else load(file)
+    begin(found)
     said = found.defaults(ctx.command.name or "")
     by_option = {f"--{name}": value for name, value in said.items()}
     ctx.meta[ORIGINS] = origins = {}
@@ -101,7 +86,7 @@ ConfigFile = Annotated[
 
 
 def _tell_events(ctx: typer.Context, wanted: bool) -> None:
-    ctx.meta[EVENTS] = wanted
+    want_events(wanted=wanted)
 
 
 JsonEvents = Annotated[
@@ -116,19 +101,6 @@ JsonEvents = Annotated[
 ]
 
 
-def expand(text: str, operand: str) -> str:
-    """The URL of ``NAME:PATH``, whose store is remembered for :func:`store_options`; other texts as they are.
-
-    Parameters
-    ----------
-    operand : which one this is: two may lie in buckets of one name, on different servers.
-    """
-    url, store = settings().expand(text)
-    if store is not None:
-        click_context().meta.setdefault(_STORES, {}).setdefault(operand, []).append(store)
-    return url
-
-
 def _expanded(ctx: typer.Context, param: typer.CallbackParam, value: str | list[str]) -> str | list[str]:
     if ctx.resilient_parsing:
         return value
@@ -136,69 +108,6 @@ def _expanded(ctx: typer.Context, param: typer.CallbackParam, value: str | list[
     if isinstance(value, str):
         return expand(value, operand)
     return [expand(text, operand) for text in value]
-
-
-def store_options(
-    endpoint_url: str | None,
-    profile: str | None,
-    region: str | None,
-    pairs: Sequence[str] | None,
-    *,
-    operand: str | None = None,
-    prefix: str = "",
-    anonymous: bool = False,
-) -> StoreOptions:
-    """How stores are reached, from the options that all commands share, and the user's named stores.
-
-    Parameters
-    ----------
-    operand : the one whose named stores count; None for all.
-    prefix : of the options' names, where a command has them twice.
-    anonymous : send no credentials.
-
-    Raises
-    ------
-    UsageError : a pair is not ``KEY=VALUE``, or one bucket would be on two servers.
-    """
-    from atdata_cli.stores.registry import StoreOptions, place_key
-
-    values = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"-o {pair}: KEY=VALUE is needed")
-        values[name] = value
-    base = StoreOptions(endpoint_url, profile, region, anonymous, values)
-    if not settings().stores:
-        return base
-    reached = {store.name: _reached(store, base, prefix) for store in settings().stores.values()}
-    named: dict[str, StoreOptions] = {}
-    for name, stores in click_context().meta.get(_STORES, {}).items():
-        for store in stores if operand in (None, name) else ():
-            place = place_key(store.url)
-            if scheme(place) and named.setdefault(place, reached[store.name]) != reached[store.name]:
-                raise UsageError("this name means two places, on different servers", url=place, hint="one at a time")
-    known = tuple((place_key(store.url), reached[name]) for name, store in settings().stores.items())
-    return replace(base, named=named, known=known)
-
-
-def _reached(store: NamedStore, base: StoreOptions, prefix: str) -> StoreOptions:
-    """How a named store is reached: what was typed counts more than what it says, everything else less."""
-    typed = {name: is_typed(f"{prefix}{name}") for name in ("endpoint_url", "profile", "region")}
-    return replace(
-        base,
-        endpoint_url=base.endpoint_url if typed["endpoint_url"] else store.endpoint_url or base.endpoint_url,
-        profile=base.profile if typed["profile"] else store.profile or base.profile,
-        region=base.region if typed["region"] else store.region or base.region,
-        anonymous=base.anonymous or store.no_sign_request,
-        options={**store.options, **base.options},
-    )
-
-
-def is_typed(name: str) -> bool:
-    """Whether a parameter stands on the command line."""
-    source = click_context().get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -218,21 +127,6 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def use_network(retries: int | None, timeout: float | None, ca_bundle: str | None) -> None:
-    """How servers are met, from the options that all commands share, in all of this run."""
-    if (retries, timeout, ca_bundle) != (None, None, None):
-        from atdata_cli.net import configure
-
-        configure(retries=retries, timeout=timeout, ca_bundle=ca_bundle)
-
-
-def index_options(file: str | None, stores: StoreOptions) -> IndexOptions:
-    """How indexes are reached."""
-    from atdata_cli.indexes.registry import IndexOptions
-
-    return IndexOptions(file=file, stores=stores)
-
-
 def exit_codes_help() -> str:
     """The exit codes as one paragraph of help."""
     return "Exit codes: " + "; ".join(f"{int(code)} {code.meaning}" for code in ExitCode) + "."
@@ -242,49 +136,6 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"atdata-cli {__version__}")
         raise typer.Exit
-
-
-class Color(enum.StrEnum):
-    """When to colour what people read."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-class Encoding(enum.StrEnum):
-    """How a sample is laid out in a shard."""
-
-    FILES = "files"
-    MSGPACK = "msgpack"
-
-
-class Compression(enum.StrEnum):
-    """How shards are compressed."""
-
-    GZ = "gz"
-
-
-class OnError(enum.StrEnum):
-    """What a sample that cannot be written does to the run."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-class IfCopied(enum.StrEnum):
-    """What happens if DEST holds some or all of the copy already."""
-
-    RESUME = "resume"
-    FAIL = "fail"
-
-
-class IfExists(enum.StrEnum):
-    """What happens if DEST holds something already."""
-
-    RESUME = "resume"
-    UPDATE = "update"
-    FAIL = "fail"
 
 
 Version = Annotated[
@@ -531,15 +382,6 @@ References = Annotated[
         show_default=False,
     ),
 ]
-
-
-class UrlFormat(enum.StrEnum):
-    """How URLs are printed."""
-
-    LINES = "lines"
-    BRACES = "braces"
-    JSON = "json"
-    WDS = "wds"
 
 
 UrlFormatOption = Annotated[

@@ -14,14 +14,12 @@ from functools import partial
 from typing import Any, Protocol, TextIO
 
 from atdata_cli import config
+from atdata_cli.cli.given import events
 from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
 from atdata_cli.words import count, human_bytes
 
-__all__ = ["EVENTS", "Output", "Progress", "count", "flush_stdout", "human_bytes", "print_bytes", "print_error"]
-
-EVENTS = "atdata_cli.events"
-"""Where a command's context says, in ``meta``, that ``--json-events`` is given."""
+__all__ = ["Output", "Progress", "count", "flush_stdout", "human_bytes", "print_bytes", "print_error"]
 
 _REDRAW_SECONDS = 0.1
 _EVENT_SECONDS = 1.0
@@ -142,7 +140,7 @@ class Output:
         self.verbose = verbose and not quiet
         self._when = color
         self._color = _wants_color(color, sys.stderr)
-        self.events = _wants_events()
+        self.events = events()
         seen = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and config.get("CI") is None
         self._progress = seen and not (as_json or quiet or no_progress)
         _listen(self)
@@ -261,13 +259,6 @@ def _tell(event: dict[str, Any]) -> None:
     """One line of ``--json-events``, in one piece: several threads have something to tell."""
     sys.stderr.write(json.dumps(event) + "\n")
     sys.stderr.flush()
-
-
-def _wants_events() -> bool:
-    from typer._click.globals import get_current_context
-
-    context = get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(EVENTS))
 
 
 def _wants_color(when: str, stream: TextIO) -> bool:

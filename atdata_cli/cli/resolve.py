@@ -8,11 +8,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from atdata_cli.cli import options as opt
+from atdata_cli.cli.choices import Color, UrlFormat
+from atdata_cli.cli.given import index_options, store_options, use_network
 from atdata_cli.cli.output import Output, count, print_bytes
 from atdata_cli.errors import UsageError, from_os_error
 
 if TYPE_CHECKING:
+    from atdata_cli.cli import options as opt
     from atdata_cli.shards.reader import Shard
     from atdata_cli.sources.base import Files
     from atdata_cli.stores.resolve import ResolvedShard
@@ -42,7 +44,7 @@ def resolve(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     no_progress: opt.NoProgress = False,
-    color: opt.ColorWhen = opt.Color.AUTO,
+    color: opt.ColorWhen = Color.AUTO,
 ) -> None:
     """Print URLs that WebDataset opens as they are, one a line: presigned for S3, paths for files on disk.
 
@@ -55,13 +57,11 @@ def resolve(
     form = _form(format_, null=null, json=json)
     if canonical and expires is not None:
         raise UsageError("--expires is for signed URLs; --canonical ones never expire")
-    output = Output(
-        as_json=form == opt.UrlFormat.JSON, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color
-    )
-    opt.use_network(retries, timeout, ca_bundle)
-    options = opt.store_options(endpoint_url, profile, region, store_option, anonymous=no_sign_request)
+    output = Output(as_json=form == UrlFormat.JSON, quiet=quiet, verbose=verbose, no_progress=no_progress, color=color)
+    use_network(retries, timeout, ca_bundle)
+    options = store_options(endpoint_url, profile, region, store_option, anonymous=no_sign_request)
     files = StoreFiles(options)
-    indexes = opt.index_options(index, options)
+    indexes = index_options(index, options)
     shards: list[Shard] = []
     for ref in refs:
         if ref == "-":
@@ -85,11 +85,11 @@ def resolve(
     _write(_text(resolved, form, "\0" if null else "\n"), file)
 
 
-def _form(chosen: opt.UrlFormat | None, *, null: bool, json: bool) -> opt.UrlFormat:
-    if json and chosen not in {None, opt.UrlFormat.JSON}:
+def _form(chosen: UrlFormat | None, *, null: bool, json: bool) -> UrlFormat:
+    if json and chosen not in {None, UrlFormat.JSON}:
         raise UsageError(f"--json and --format {chosen} are two answers to one question")
-    form = opt.UrlFormat.JSON if json else chosen or opt.UrlFormat.LINES
-    if null and form == opt.UrlFormat.JSON:
+    form = UrlFormat.JSON if json else chosen or UrlFormat.LINES
+    if null and form == UrlFormat.JSON:
         raise UsageError("--null separates URLs; a JSON document has its own separators")
     return form
 
@@ -110,11 +110,11 @@ def _check(resolved: Sequence[ResolvedShard], files: Files, output: Output) -> N
     raise gravest
 
 
-def _text(resolved: Sequence[ResolvedShard], form: opt.UrlFormat, end: str) -> str:
+def _text(resolved: Sequence[ResolvedShard], form: UrlFormat, end: str) -> str:
     """What is printed."""
     from atdata_cli.stores.resolve import as_wds, compress
 
-    if form == opt.UrlFormat.JSON:
+    if form == UrlFormat.JSON:
         return jsonlib.dumps({"shards": [_document(one) for one in resolved]}) + "\n"
     for one in resolved:
         if end in one.url:
@@ -124,7 +124,7 @@ def _text(resolved: Sequence[ResolvedShard], form: opt.UrlFormat, end: str) -> s
                 hint="-0 ends names with NUL bytes, --json quotes",
             )
     urls = [one.url for one in resolved]
-    items = {opt.UrlFormat.LINES: lambda: urls, opt.UrlFormat.BRACES: lambda: compress(urls)}
+    items = {UrlFormat.LINES: lambda: urls, UrlFormat.BRACES: lambda: compress(urls)}
     return "".join(item + end for item in items.get(form, lambda: [as_wds(urls)])())
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from atdata_cli.cli import app
+from atdata_cli.cli import parser
 from atdata_cli.cli.app import COMMANDS
 from atdata_cli.config import RIVALS, SETTINGS
 from tests.cli.conftest import Cli, rows
@@ -30,7 +32,7 @@ def shards(cli: Cli, *options: str, env: dict[str, str] | None = None) -> int:
 
 
 def test_every_setting_is_an_option_of_its_commands():
-    group = app._Commands()
+    group = parser._Commands()
     options = {name: {o for p in group.load(name).params for o in p.opts} for name in COMMANDS}
     for setting in SETTINGS.values():
         having = setting.commands or [name for name in COMMANDS if f"--{setting.name}" in options[name]]
@@ -184,6 +186,16 @@ def test_a_named_folder(cli, tmp_path, rows_file):
     assert cli("prune", "disk:c").code == 0
     cli("inspect", "disk:../rows.jsonl").failed(2, "'..'")
     cli("inspect", "disc:b").failed(2, "[stores.disc]")
+
+
+def test_a_configuration_from_a_pipe_is_read_once(cli, tmp_path, rows_file):
+    assert cli("write", rows_file, "sets/b").code == 0
+    os.mkfifo(tmp_path / "pipe")
+    text = f'[stores.disk]\nurl = "{tmp_path}/sets"\n'
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,), daemon=True)
+    writer.start()
+    assert "samples       2,500" in cli("inspect", "disk:b", env={"ATDATA_CLI_CONFIG": "pipe"}, timeout=20).out
+    writer.join(20)
 
 
 def test_a_named_store_on_a_server_that_nothing_else_names(cli, tmp_path, s3_server, s3_bucket, rows_file):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from atdata_cli.cli.app import COMMANDS, app
+from atdata_cli.cli.app import COMMANDS
+from atdata_cli.cli.parser import app
 from atdata_cli.config import VARIABLES
 from atdata_cli.errors import ExitCode
 from man.catalog import commands, root

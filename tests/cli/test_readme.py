@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from atdata_cli.cli.app import app
+from atdata_cli.cli.parser import app
 from tests.cli.conftest import COMMAND, environment
 from tests.servers.seaweed import make_bucket, remove_bucket
 

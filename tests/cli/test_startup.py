@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_commands_are_listed_whole_and_imported_when_used(cli):
         assert re.search(rf"^  {name} +{re.escape(summary)}$", listed, re.MULTILINE)
         assert getattr(importlib.import_module(f"atdata_cli.cli.{module}"), name).__doc__
         assert cli(name, "--help").code == 0
-    program = "import sys, atdata_cli.cli.app; print([m for m in sys.modules if m.startswith('atdata_cli')])"
+    program = "import sys, atdata_cli.cli.parser; print([m for m in sys.modules if m.startswith('atdata_cli')])"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "atdata_cli.cli.options" in ran.stdout
     assert not any(f"'atdata_cli.cli.{module}'" in ran.stdout for module, _ in COMMANDS.values())
@@ -87,16 +88,40 @@ def test_a_mistyped_command_is_suggested(cli):
     ],
 )
 def test_plain_options_are_converted_without_pydantic(rows_file, line):
+    assert not imports(rows_file.parent, line, "pydantic")
+
+
+def imports(cwd: Path, line: Sequence[str], module: str, env: Mapping[str, str] | None = None) -> bool:
+    """Whether the program imports a module for a command line, whatever comes of it."""
     program = (
-        "import sys, atdata_cli.cli.app as a; sys.argv[1:] = {!r}\n"
-        "try: a.main()\n"
-        "finally: sys.stderr.write(str('pydantic' in sys.modules))"
+        f"import sys, atdata_cli.cli.app as a; sys.argv[1:] = {line!r}\n"
+        f"try: a.main()\nfinally: sys.stderr.write(str({module!r} in sys.modules))"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", program.format(line)], cwd=rows_file.parent, capture_output=True, text=True, check=False
-    )
+    env = {"HOME": str(cwd), **(env or {})}
+    ran = subprocess.run([sys.executable, "-c", program], cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert "Traceback" not in ran.stderr
-    assert ran.stderr.endswith("False"), ran.stderr
+    assert ran.stderr.endswith(("True", "False")), ran.stderr
+    return ran.stderr.endswith("True")
+
+
+def test_what_has_no_options_needs_no_parser(cli, tmp_path, rows_file):
+    assert cli("write", rows_file, "out").code == 0
+    for line in (["inspect", "out"], ["inspect", "nothing"], ["resolve", "out"], ["resolve", "out", "out"]):
+        assert not imports(tmp_path, line, "typer")
+    for line in (["inspect", "-v", "out"], ["inspect", "out", "out"], ["inspect", "--", "out"], ["inspect"], []):
+        assert imports(tmp_path, line, "typer")
+    assert imports(tmp_path, ["inspect", "out"], "typer", {"ATDATA_CLI_RETRIES": "3"})
+
+
+@pytest.mark.parametrize("command", ["inspect", "resolve"])
+def test_the_parser_changes_no_answer(cli, tmp_path, rows_file, command):
+    assert cli("write", rows_file, "out").code == 0
+    (tmp_path / "empty").mkdir()
+    for ref in ("out", "out/*.tar", "rows.jsonl", "empty", "nothing", "", "@local", "@local/x", "pipe:x", "x:y"):
+        assert cli(command, ref) == cli(command, "--", ref)
+    broken = {"ATDATA_CLI_RETRIES": "many"}
+    assert cli(command, "out", env=broken) == cli(command, "--", "out", env=broken)
+    cli(command, "out", env=broken).failed(2, "--retries: 'many' is not a whole number (ATDATA_CLI_RETRIES says so)")
 
 
 @pytest.mark.parametrize("line", [["--version"], ["inspect", "nothing"]])
