@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from atdata_cli.cli.output import human_bytes
@@ -68,6 +67,8 @@ def as_member_json(name: str, value: Value) -> Any:
 
 
 def _bytes_json(value: Value) -> dict[str, Any]:
+    import base64
+
     if not isinstance(value, bytes):
         return {"bytes": value.size}
     whole = {"base64": base64.b64encode(value).decode("ascii")} if len(value) <= _WHOLE_BYTES else {}

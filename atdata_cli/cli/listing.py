@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -65,6 +63,8 @@ def plain_records(records: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict
 
 def record_lines(records: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     """The same for people: what each is called, and its content."""
+    import json
+
     for name, record in records:
         yield f"{printable(name)}: {json.dumps(plain_json(record), indent=2)}"
 
@@ -76,6 +76,8 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain_json(item) for item in value]
     if isinstance(value, bytes):
+        import base64
+
         return base64.b64encode(value).decode("ascii")
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TextIO
@@ -19,7 +18,7 @@ from atdata_cli.errors import AtdataError, ExitCode, from_os_error
 from atdata_cli.refs import printable, redact
 from atdata_cli.words import count, human_bytes
 
-__all__ = ["Output", "Progress", "count", "flush_stdout", "human_bytes", "print_bytes", "print_error"]
+__all__ = ["Output", "Progress", "count", "dumped", "flush_stdout", "human_bytes", "print_bytes", "print_error"]
 
 _REDRAW_SECONDS = 0.1
 _EVENT_SECONDS = 1.0
@@ -38,11 +37,18 @@ def print_error(error: AtdataError, *, as_json: bool) -> None:
             "hint": hint,
             "url": url,
         }
-        print(json.dumps({"error": details}), file=sys.stderr)
+        print(dumped({"error": details}), file=sys.stderr)
         return
     where = f"{url}: " if url else ""
     advice = f" ({hint})" if hint else ""
     print(f"atdata-cli: {where}{message}{advice}", file=sys.stderr)
+
+
+def dumped(document: Mapping[str, Any]) -> str:
+    """A document in one line; only what prints one imports what makes it."""
+    import json
+
+    return json.dumps(document)
 
 
 def _print(text: str) -> None:
@@ -162,7 +168,7 @@ class Output:
 
     def document(self, document: dict[str, Any]) -> None:
         """Print the one JSON document of ``--json``."""
-        _print(json.dumps(document))
+        _print(dumped(document))
 
     def say(self, text: str, *, style: str = "") -> None:
         """Tell people something."""
@@ -257,7 +263,7 @@ def _tell_progress(progress: Progress, stop: threading.Event) -> None:
 
 def _tell(event: dict[str, Any]) -> None:
     """One line of ``--json-events``, in one piece: several threads have something to tell."""
-    sys.stderr.write(json.dumps(event) + "\n")
+    sys.stderr.write(dumped(event) + "\n")
     sys.stderr.flush()
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json as jsonlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from atdata_cli.cli.choices import Color, UrlFormat
 from atdata_cli.cli.given import index_options, store_options, use_network
-from atdata_cli.cli.output import Output, count, print_bytes
+from atdata_cli.cli.output import Output, count, dumped, print_bytes
 from atdata_cli.errors import UsageError, from_os_error
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _text(resolved: Sequence[ResolvedShard], form: UrlFormat, end: str) -> str:
     from atdata_cli.stores.resolve import as_wds, compress
 
     if form == UrlFormat.JSON:
-        return jsonlib.dumps({"shards": [_document(one) for one in resolved]}) + "\n"
+        return dumped({"shards": [_document(one) for one in resolved]}) + "\n"
     for one in resolved:
         if end in one.url:
             raise UsageError(

@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
-from atdata_cli.atproto.values import sha256_in
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, UsageError
 from atdata_cli.indexes.registry import IndexOptions, open_index
 from atdata_cli.refs import (
@@ -118,6 +116,8 @@ def _blob(reference: Reference, files: StoreFiles) -> Located:
             url=reference.text,
             hint="servers delete blobs that no record holds; ask its publisher to publish it again",
         )
+    from atdata_cli.atproto.values import sha256_in
+
     return Located(reference.text, [Shard(reference.text, info.size, sha256=sha256_in(reference.key))])
 
 
@@ -185,6 +185,8 @@ def _known(bucket: str, endpoint: str, files: StoreFiles) -> bool:
 
 
 def _check_endpoint(endpoint: str, entry: Entry) -> None:
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
@@ -210,6 +212,8 @@ def _same_server(mine: str | None, named: str) -> bool:
 
 
 def _server(url: str) -> tuple[str, str, int, str]:
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
@@ -217,6 +221,8 @@ def _server(url: str) -> tuple[str, str, int, str]:
 
 def _is_amazon(endpoint: str) -> bool:
     """Whether it is S3 itself, over TLS."""
+    from urllib.parse import urlsplit
+
     parts = urlsplit(endpoint)
     return parts.scheme == "https" and parts.port in (None, 443) and bool(_AMAZON.fullmatch(parts.hostname or ""))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -187,6 +186,8 @@ class KeyTemplate:
         if "{" not in text and "}" not in text:
             # Marked by the template's own syntax, so that a field called "row" is still a field.
             return cls._of_field(text)
+        import string
+
         try:
             pieces = list(string.Formatter().parse(text))
         except ValueError as error:

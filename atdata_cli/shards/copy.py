@@ -31,7 +31,7 @@ from atdata_cli.shards.protocols import ObjectInfo, ShardStore
 from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.shards.transfer import CHUNK, JOBS, ShardReader, TransferProgress, copy_shards, in_threads
 from atdata_cli.sources.base import Files
-from atdata_cli.sources.registry import is_tar
+from atdata_cli.sources.formats import is_tar
 from atdata_cli.words import count
 
 __all__ = ["CopiedShard", "CopyResult", "copy_dataset"]

@@ -14,7 +14,6 @@ from typing import Any
 
 from atdata_cli.errors import IntegrityError, UsageError
 from atdata_cli.refs import MANIFEST
-from atdata_cli.shards.plan import check_split_name
 
 __all__ = [
     "FORMAT",
@@ -242,6 +241,8 @@ def shard_row(row: Any) -> ShardRow:
 
 
 def _split_name(name: str) -> str:
+    from atdata_cli.shards.plan import check_split_name
+
     try:
         return check_split_name(name)
     except UsageError as error:

@@ -13,8 +13,7 @@ from atdata_cli.errors import IntegrityError, NotFoundError, UsageError
 from atdata_cli.refs import Reference, basename, expand_braces, is_glob, join, parent, scheme
 from atdata_cli.shards.manifest import FORMAT, MANIFEST, STATE, Manifest, ShardRow, SplitRow
 from atdata_cli.sources.base import Files, InputFile
-from atdata_cli.sources.formats import format_of
-from atdata_cli.sources.registry import is_tar
+from atdata_cli.sources.formats import format_of, is_tar
 
 __all__ = ["Located", "Shard", "dataset_in", "dataset_shards", "locate", "read_manifest"]
 

@@ -38,7 +38,7 @@ from atdata_cli.shards.shardcheck import check_shard
 from atdata_cli.shards.transfer import TransferProgress
 from atdata_cli.shards.workers import run_in_processes, usable_cores
 from atdata_cli.sources.base import Files
-from atdata_cli.sources.registry import is_tar
+from atdata_cli.sources.formats import is_tar
 
 __all__ = ["Kind", "Problem", "VerifyReport", "verify"]
 

@@ -1,13 +1,14 @@
-"""The row formats: which class reads each, and which file names it has. Cheap to import."""
+"""What a file's name says of its format, and which class reads each row format. Cheap to import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["FORMATS", "RowFormat", "format_of"]
+__all__ = ["FORMATS", "RowFormat", "format_of", "is_tar"]
 
 _COMPRESSED = ("", ".gz", ".zst", ".bz2", ".xz")
+_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +49,8 @@ def format_of(name: str) -> str | None:
 def _format_of(extensions: str) -> str | None:
     ending = "." + extensions
     return next((key for key, row_format in FORMATS.items() if ending.endswith(row_format.endings)), None)
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file's name is that of a tar, plain or compressed."""
+    return name.lower().endswith(_TAR_ENDINGS)

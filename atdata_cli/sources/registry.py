@@ -22,15 +22,14 @@ from atdata_cli.refs import (
     refuse_unsafe,
 )
 from atdata_cli.sources.base import FileInfo, Files, InputFile, RowSource, Source
-from atdata_cli.sources.formats import FORMATS, format_of
+from atdata_cli.sources.formats import FORMATS, format_of, is_tar
 from atdata_cli.sources.patterns import name_filter
 
-__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "is_tar", "open_source"]
+__all__ = ["FILES", "KINDS", "TAR", "ReadOptions", "open_source"]
 
 FILES = "files"
 TAR = "tar"
 KINDS = (FILES, TAR, *FORMATS)
-_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 DatasetShards = Callable[[str], Sequence[InputFile] | None]
 
@@ -237,11 +236,6 @@ class _Finder:
             # The sources skip a dataset's own description, too.
             if info.kind == "file" and relative != MANIFEST and wanted(relative):
                 yield relative, info
-
-
-def is_tar(name: str) -> bool:
-    """Whether a file's name is that of a tar, plain or compressed."""
-    return name.lower().endswith(_TAR_ENDINGS)
 
 
 def _kind_of(name: str) -> str:

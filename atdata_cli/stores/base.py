@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
-from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from atdata_cli.shards.protocols import ObjectInfo, ShardSink
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = ["AbstractDataStore", "Session", "ShardUrls", "StoreBase"]
 

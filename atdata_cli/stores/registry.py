@@ -7,7 +7,6 @@ fsspec. Whatever it needs is imported then.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -332,6 +331,8 @@ def _fsspec_class(kind: str, url: str) -> Any:
 
 def _setting(text: str) -> Any:
     """The value of ``-o KEY=VALUE``: JSON where it is JSON (``true``, ``22``, ``"22"``), else the text."""
+    import json
+
     try:
         return json.loads(text)
     except ValueError:
