@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -88,7 +87,7 @@ class _LaterModule(ModuleType):
         return call if self.importing else getattr(importlib.import_module(self.__name__), name)
 
 
-class _OneThread(MetaPathFinder):
+class _OneThread:
     """Keeps numpy's BLAS, which nothing here uses, from threads and their memory: 40 MB for each processor there is."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import sys
 import tempfile
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
+import atdata_cli
 from tests.benchmarks.contests import CONTESTS, Contest, Setting
 from tests.benchmarks.growth import GROWTHS, save_plot
 from tests.benchmarks.report import Results, contest_table, setup, show
@@ -29,6 +31,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="write the tables to this file, and plots beside it")
     options = parser.parse_args()
     wanted = [name for name in options.only or choices if name not in options.skip]
+    # As pip does when it installs, whatever PYTHONDONTWRITEBYTECODE says: what users have is compiled.
+    compileall.compile_dir(Path(atdata_cli.__file__).parent, quiet=1)
     with ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atdata-benchmarks-")))
         work.mkdir(parents=True, exist_ok=True)
