@@ -25,7 +25,8 @@ GET_BLOB = "com.atproto.sync.getBlob"
 UPLOAD_BLOB = "com.atproto.repo.uploadBlob"
 
 _CHUNK = 1 << 20
-_SILENCE = 0.3  # seconds
+_SILENCE = 0.1  # seconds that the nearest server has to refuse a blob, and
+_SECOND_LOOK = 3.0  # where it was given too few
 # What installers and the server's code set, and round numbers between; the lexicon allows no more than the first.
 _USUAL_LIMITS = (MAX_BLOB_BYTES, 50_000_000, 20 << 20, 10 << 20, 5 << 20, 5_000_000, 1 << 20, 1_000_000)
 
@@ -80,7 +81,7 @@ def blob_limit(session: Session, *, below: int | None = None) -> int:
         session.get("com.atproto.server.getSession")  # renews the token, if that is due
         # A refusal comes at once, as the other answer did: a server that is silent for longer waits for the blob. Where
         # that was wrong, the upload is refused, and there is time for a second look.
-        patience = min(max(4 * took, _SILENCE), 10.0) if below is None else 10 * _SILENCE
+        patience = min(max(4 * took, _SILENCE), 10.0) if below is None else _SECOND_LOOK
         sizes = [size for size in _USUAL_LIMITS if below is None or size < below]
         _found_limits[session.pds_url] = _probed_limit(session, sizes, patience)
     return _found_limits[session.pds_url]

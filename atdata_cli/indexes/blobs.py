@@ -76,7 +76,11 @@ def _publish_blobs(
     ledger = store.ledger(publication.name)
     if known and looked.status == "unchanged":
         return told_unfinished(looked, ledger.release(cids_of(planned)))  # a run may have been killed when all was done
-    stored = upload(publication, store, ledger, progress)
+    try:
+        stored = upload(publication, store, ledger, progress)
+    except TooLargeError:
+        ledger.release()  # what will be sent instead has other blobs
+        raise
     published = replace(publish_uploaded(session, stored, ledger), shards=tuple(stored.shards))
     return _told_resharded(published, publication, limit)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from atdata_cli import LocalStore, open_source
+from atdata_cli.atproto import blobs
 from atdata_cli.atproto.records import ENTRY, LABEL
 from atdata_cli.errors import IntegrityError, NotFoundError, OccupiedError, UsageError
 from atdata_cli.indexes.atmosphere import AtmosphereIndex
@@ -110,6 +111,16 @@ def test_shards_over_the_limit_are_made_anew(pds_server, monkeypatch, tmp_path, 
         again = index.publish(prepared(str(tmp_path / "big"), blobs=True))
         assert (again.status, again.uri) == ("unchanged", done.uri)
         assert len(account.blobs()) == len(shards)
+        assert account.records(UPLOAD) == []
+        # The server tells too late that one is too large: the others are there, and tied.
+        monkeypatch.setitem(blobs._found_limits, account.pds_url, blobs.MAX_BLOB_BYTES)
+        sizes = [10] * 900 + [20_000] * 100
+        source.write_text("".join(json.dumps({"n": n, "text": "x" * size}) + "\n" for n, size in enumerate(sizes)))
+        LocalStore(str(tmp_path)).write_shards(open_source(str(source)), prefix="late", maxcount=100)
+        late = index.publish(prepared(str(tmp_path / "late"), blobs=True, name="late"))
+        made = stored(account, late.uri)
+        assert [name for shard in made for name in names(shard)] == [f"{n:010d}.msgpack" for n in range(1000)]
+        assert len(account.blobs()) == len(shards) + len(made)
         assert account.records(UPLOAD) == []
 
 
