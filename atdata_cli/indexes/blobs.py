@@ -25,7 +25,6 @@ from atdata_cli.shards.job import WriteOptions
 from atdata_cli.shards.manifest import Manifest
 from atdata_cli.shards.reader import Shard
 from atdata_cli.shards.transfer import ShardReader, Stages, copy_shards
-from atdata_cli.shards.write import write
 from atdata_cli.sources.tars import TarSource
 from atdata_cli.stores.pds import BlobUrls, NamelessFolder, PDSBlobStore
 from atdata_cli.words import count, human_bytes
@@ -155,6 +154,8 @@ def planned_blobs(publication: Publication, limit: int, progress: Stages, *, exa
     # Two shards in a row have more than the limit together, so there are less than twice as many.
     if not exactly and 2 * least + 1 <= room(publication):
         return publication
+    from atdata_cli.shards.write import write  # with it come webdataset and numpy
+
     options, told = _options(publication, limit), progress.writing("re-sharding")
     result = write(_source(publication), NamelessFolder(), publication.name, options, progress=told)
     check_room(publication, len(result.manifest.shards))

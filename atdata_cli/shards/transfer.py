@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from atdata_cli import net
 from atdata_cli.errors import AtdataError, IntegrityError, NotFoundError, TemporaryError, from_os_error, lost_shard
-from atdata_cli.shards.feed import Progress
 from atdata_cli.shards.reader import Shard
 from atdata_cli.sources.base import Files, Source
+
+if TYPE_CHECKING:
+    from atdata_cli.shards.feed import Progress
 
 __all__ = ["CHUNK", "JOBS", "ShardReader", "Stages", "TransferProgress", "copy_shards", "in_threads"]
 
@@ -91,6 +93,8 @@ class Stages:
 
     def writing(self, activity: str) -> Progress:
         """Go on to something that makes shards."""
+        from atdata_cli.shards.feed import Progress  # with it come webdataset and numpy
+
         self.stage = stage = Progress(activity=activity)
         return stage
 

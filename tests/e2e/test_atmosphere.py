@@ -402,6 +402,27 @@ def test_a_server_that_restarts_in_the_middle(pds_server, tmp_path):
         assert len(account.records(ENTRY)) == len(account.records(LABEL)) == len(account.records(SCHEMA)) == 1
 
 
+def test_nothing_large_is_imported_before_the_first_upload(cli: Cli, photos, pds_account, tmp_path):
+    assert cli("write", photos, "out").code == 0
+    program = (
+        "import sys; sys.argv = ['atdata-cli', *sys.argv[1:]]\n"
+        "from atdata_cli.cli.app import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'numpy', 'webdataset'} & set(sys.modules)), file=sys.stderr)"
+    )
+    me = f"@{pds_account.handle}"
+    for line in (["publish", "out", f"{me}/photos", "--blobs"], ["inspect", f"{me}/photos"], ["inspect", me]):
+        ran = subprocess.run(
+            [sys.executable, "-c", program, *line],
+            cwd=tmp_path,
+            env=environment(tmp_path / "home", pds_account.env),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stderr.endswith("[]\n"), ran.stderr
+
+
 def test_what_the_reference_library_publishes_is_read(cli: Cli, reference, pds_account, tmp_path):
     script = """
 from atproto import Client
