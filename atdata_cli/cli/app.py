@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from atdata_cli.cli.given import begin
-from atdata_cli.cli.imports import leave_out_httpx
+from atdata_cli.cli.imports import leave_out
 from atdata_cli.cli.output import flush_stdout, print_error
 from atdata_cli.cli.settings import load
 from atdata_cli.errors import AtdataError, ExitCode, UsageError, from_os_error, starved
@@ -53,7 +53,7 @@ def main() -> NoReturn:
     typed = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in typed or "--json-events" in typed
     end_at(ending(), seconds=_CLEANING_SECONDS)
-    leave_out_httpx()
+    leave_out()
     failed: AtdataError | None = None
     try:
         code = _run(arguments)

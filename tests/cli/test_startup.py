@@ -51,13 +51,24 @@ def test_torch_can_be_imported_after_webdataset(torch):
 
 def test_s3fs_is_imported_without_httpx_which_is_there_for_others():
     program = (
-        "import sys, atdata_cli.cli.imports as ours; ours.leave_out_httpx()\n"
+        "import sys, atdata_cli.cli.imports as ours; ours.leave_out()\n"
         "import s3fs; print('httpx' in sys.modules)\n"
         "import httpx; print(httpx.Client.__name__)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     before = int(version("aiobotocore").partition(".")[0]) < 3  # where it cannot be left out
     assert ran.stdout.split() == [str(before), "Client"]
+
+
+def test_the_sdk_is_imported_without_its_models_which_are_there_when_they_are_used():
+    program = (
+        "import sys, atdata_cli.cli.imports as ours; ours.leave_out()\n"
+        "from atproto_client import Client, models\n"
+        "print([name for name in sys.modules if name.startswith('atproto_client.models.com.atproto.server')])\n"
+        "print(Client().com.atproto.server.create_session.__name__, models.ComAtprotoServerCreateSession.Data.__name__)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["[]", "create_session Data"]
 
 
 def test_commands_are_listed_whole_and_imported_when_used(cli):
