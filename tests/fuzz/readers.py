@@ -65,7 +65,9 @@ def _together(data: bytes) -> list[object]:
             if isinstance(item, Member):
                 found.append((item.name, item.size))
             else:
-                names = [str(name.partition(b"\0")[0], "utf-8", "surrogateescape") for name in item.names]
+                assert len(item.names) == 100 * len(item.sizes)
+                fields = (item.names[at : at + 100].partition(b"\0")[0] for at in range(0, len(item.names), 100))
+                names = (str(field, "utf-8", "surrogateescape") for field in fields)
                 found.extend(zip(names, item.sizes, strict=True))
     except IntegrityError as error:
         return [str(error)]
