@@ -369,7 +369,10 @@ SampleField = Annotated[
     typer.Option("--field", metavar="F", help="With --key: write field F to stdout, byte for byte; not with --json."),
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check every byte; list everything that is wrong.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; default the cores.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", metavar="N", min=1, help="Processes; as many as cores by default, or fewer."),
+]
 
 # Resolving.
 References = Annotated[

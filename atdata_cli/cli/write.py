@@ -56,6 +56,7 @@ __all__ = ["write"]
 
 _LOCAL_ENGINE = "local"
 _SHOWN_REJECTS = 10
+_FEW_CORES = 2
 _SECRET = re.compile("secret|password|passwd|token|key|credential|connection", re.IGNORECASE)
 
 
@@ -426,7 +427,9 @@ class _Write:
 
         jobs = usable_cores() if self.jobs is None else self.jobs
         start = partial(ProcessExecutor, preload="atdata_cli.cli.worker")
+        few = self.jobs is None and jobs <= _FEW_CORES
         with open_engine(self.engine, jobs, start=start) as workers:
+            workers = dataclasses.replace(workers, few=few and workers.remote is None)
             if jobs < 2 or workers.remote is not None or self.dry_run or not isinstance(store, ConnectingStore):
                 yield workers
                 return

@@ -50,6 +50,7 @@ class Workers:
     each : if they are there already: has each of them do something while nothing else is to be done yet.
     remote : the engine that they belong to, if they are not this machine's processes.
     smallest : input bytes of a piece at least; it has one shard, however small.
+    few : one process, whose threads read, hash and store at a time, keeps all cores busy with large files.
     """
 
     jobs: int
@@ -58,6 +59,7 @@ class Workers:
     each: Callable[..., None] | None = None
     remote: str | None = None
     smallest: int = _SMALLEST_PIECE
+    few: bool = False
 
     def are_worth(self, feed: Feed, destination: Destination) -> bool:
         """Whether work should be given to them: there is enough of it, and they reach the store."""
@@ -66,6 +68,7 @@ class Workers:
             (self.jobs < 2 and self.remote is None)
             or source is None
             or not getattr(destination.store, "portable", False)
+            or (self.few and source.bulky)
         ):
             return False
         size = source.size()

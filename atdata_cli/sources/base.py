@@ -251,6 +251,11 @@ class Source(ABC):
         sizes = [item.size for item in self.inputs]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
+    @property
+    def bulky(self) -> bool:
+        """Whether its samples are files so large that passing on their bytes is the work, and not Python code."""
+        return False
+
     def finish(self) -> None:  # noqa: B027 - most sources have nothing to say
         """Called after the last sample, before the manifest: raises if the input turned out incomplete."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FileBlob", "FolderSource"]
 
+# A file's own work in Python is that of some 15 KB of its content.
+_BULKY_BYTES = 32 << 10
+
 
 class FileBlob(WholeBlob):
     """A file's content, read when it is written.
@@ -137,6 +140,11 @@ class FolderSource(SampleSource):
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self._plan)
+
+    @property
+    def bulky(self) -> bool:
+        """See :class:`~atdata_cli.sources.base.Source`."""
+        return self.size() >= _BULKY_BYTES * len(self._plan)
 
     def preflight(self) -> Preflight:
         """Name what would be lost or damaged, and what looks unintended; reads no file."""

@@ -68,6 +68,11 @@ class JoinSource(SampleSource):
         """Bytes of all files in the folder."""
         return self._folder.size()
 
+    @property
+    def bulky(self) -> bool:
+        """Whether the folder's files are."""
+        return self._folder.bulky
+
     def preflight(self) -> Preflight:
         """What the folder has to say, rows that fit no sample, and samples without a row."""
         found = self._folder.preflight()

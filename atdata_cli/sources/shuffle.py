@@ -156,6 +156,11 @@ class ShuffledSamples(SampleSource):
         """See :class:`~atdata_cli.sources.base.Source`."""
         return self._source.size()
 
+    @property
+    def bulky(self) -> bool:
+        """See :class:`~atdata_cli.sources.base.Source`."""
+        return self._source.bulky
+
     def finish(self) -> None:
         """See :class:`~atdata_cli.sources.base.Source`."""
         self._source.finish()

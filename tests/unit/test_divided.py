@@ -8,7 +8,7 @@ import json
 import random
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +297,26 @@ def test_a_shard_of_bad_records_alone_has_no_number(tmp_path: Path) -> None:
     assert shards == [f"shard-{number:06d}.tar" for number in (0, 1, 3, 4, 5, 6)]
     located = locate(parse(str(tmp_path / "out")), StoreFiles())
     assert verify(located, StoreFiles(), jobs=1).problems == ()
+
+
+@pytest.mark.parametrize(("size", "started"), [(40_000, False), (4_000, True)])
+def test_where_cores_are_few_large_files_take_one_process(size: int, started: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:02}.bin").write_bytes(bytes(size))
+    starts: list[int] = []
+
+    def start(jobs: int) -> Executor:
+        starts.append(jobs)
+        return ThreadPoolExecutor(jobs)
+
+    for few in (True, False):
+        source = open_source([str(folder)], StoreFiles(), ReadOptions())
+        workers = Workers(2, worth=1, start=start, smallest=1, few=few)
+        write(source, LocalStore(tmp_path), f"out-{few}", WriteOptions(name="d", max_count=10), workers=workers)
+        assert starts == ([2] if started or not few else [])
+        starts.clear()
 
 
 def test_nothing_stays_of_splits_that_failed(tmp_path: Path, processes: Executor) -> None:
