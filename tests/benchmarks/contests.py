@@ -86,6 +86,18 @@ def rows(setting: Setting) -> Iterator[Contest]:
 
 
 @contextmanager
+def rows_alone(setting: Setting) -> Iterator[Contest]:
+    """The same by one process, as the libraries use one."""
+    source = str(corpora.rows_file(setting.work))
+    contenders = [
+        Contender("atdata-cli -j 1", lambda out: [OURS, "write", "-j", "1", source, f"{out}/rows"]),
+        _script("webdataset ShardWriter", sys.executable, "rows_webdataset.py", source, slower=7),
+        _script("atdata LocalDiskStore", reference.python(), "rows_atdata.py", source, slower=14),
+    ]
+    yield Contest(f"{corpora.ROWS:,} JSON lines, by one process", contenders, partial(_folder, setting.work))
+
+
+@contextmanager
 def parquet(setting: Setting) -> Iterator[Contest]:
     """Columns to shards of rows."""
     source = str(corpora.parquet_file(setting.work))
@@ -312,6 +324,7 @@ CONTESTS: Mapping[str, Callable[[Setting], AbstractContextManager[Contest]]] = {
     "counting": counting,
     "manifest": manifest,
     "rows": rows,
+    "rows-alone": rows_alone,
     "parquet": parquet,
     "images": images,
     "s3": s3,
