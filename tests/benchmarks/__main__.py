@@ -68,7 +68,11 @@ def _measure(name: str, setting: Setting, runs: int | None, results: Results, fi
 def _compete(contest: Contest, runs: int) -> None:
     """Contenders take turns, A B A B …, so that a busy minute of the machine is everybody's."""
     print(f"\n{contest.title}", file=sys.stderr)
-    for _ in range(runs):
+    for number in range(runs + contest.warm_up):
+        if number == 1 and contest.warm_up:
+            print("  (that was to warm up)", file=sys.stderr)
+            for contender in contest.contenders:
+                contender.runs.clear()
         for contender in contest.contenders:
             if contender.failure is None:
                 with contest.place() as place:

@@ -26,7 +26,8 @@ _HEADER = """\
 Made by `make bench`; do not edit. Contenders of one table took turns in one run on one machine; wall and CPU times are
 medians, ratios the medians over the rounds of a contender's wall time over that of the table's first line. CPU time is
 of all processes, peak RSS of the largest one. atdata-cli returns when the disk has the data, the others leave it to the
-system: "on disk" is the time until a `sync` right after the program has returned, too.
+system: "on disk" is the time until a `sync` right after the program has returned, too. What stops us where a promise
+is missed: [LIMITS.md](LIMITS.md).
 """
 
 
