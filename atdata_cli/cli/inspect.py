@@ -92,7 +92,7 @@ def inspect(
         return
     checked = _verify(output, located, files, jobs) if verify else None
     if checked is None or html is not None:
-        info = look(located, files)
+        info = look(located, files, jobs=jobs)
         if html is not None and write_report is not None:
             write_report(info, located, files, html, problems=checked.problems if checked else None)
             if html != "-":

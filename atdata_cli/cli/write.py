@@ -422,8 +422,9 @@ class _Write:
     @contextmanager
     def _workers(self, store: ShardStore) -> Iterator[Workers]:
         from atdata_cli.shards.engines import open_engine
+        from atdata_cli.shards.forks import usable_cores
         from atdata_cli.shards.protocols import ConnectingStore
-        from atdata_cli.shards.workers import EarlyProcesses, ProcessExecutor, usable_cores
+        from atdata_cli.shards.workers import EarlyProcesses, ProcessExecutor
 
         jobs = usable_cores() if self.jobs is None else self.jobs
         start = partial(ProcessExecutor, preload="atdata_cli.cli.worker")

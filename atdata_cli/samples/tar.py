@@ -39,6 +39,8 @@ _NAME_BYTES, _REST_AT = 100, 156
 _SHORTEST_RUN = 16
 _ONE_BY_ONE = 64
 _MOST_KNOWN = 8192
+# So far a header is looked for where one may be: members that take a scan long are small.
+_NEAR = 1 << 20
 
 RECORD = 20 * BLOCK  # what archives are padded to, by POSIX and by everyone
 
@@ -236,26 +238,52 @@ class TarReader:
             yield member
             first = at = at + -(-member.size // BLOCK) * BLOCK
 
-    def runs(self) -> Iterator[Run | Member]:
-        """The same members for a scan, three times as fast: plain ones together, all others one by one."""
-        at = 0
-        while self.end is None:
-            run, end = self._run(at)
+    def runs(self, at: int = 0, stop: int | None = None) -> Iterator[Run | Member]:
+        """The same members for a scan, three times as fast: plain ones together, all others one by one.
+
+        Parameters
+        ----------
+        at : offset of the first header.
+        stop : of members that begin here or later none is taken.
+        """
+        last = _LARGEST_SIZE if stop is None else stop
+        while self.end is None and at < last:
+            run, end = self._run(at, last)
             if run is not None:
                 at = end
                 yield run
                 continue
             for member in islice(self.members(at), _ONE_BY_ONE):
-                at = member.offset + padded(member.size)
+                at = self.behind
                 yield member
+                if at >= last:
+                    break
 
-    def _run(self, at: int) -> tuple[Run | None, int]:
+    @property
+    def behind(self) -> int:
+        """Offset behind the current member: the next one's header is there."""
+        return 0 if self._member is None else self._member.offset + padded(self._member.size)
+
+    @property
+    def has_globals(self) -> bool:
+        """Whether an extended header gave all members that follow a name or a size."""
+        return bool(self._extensions)
+
+    def header_near(self, at: int) -> int | None:
+        """The first block from an offset on, and not far from it, that is a header by its checksum and magic."""
+        for block in range(at, at + _NEAR, BLOCK):
+            header = self._load(block, BLOCK)
+            if _MAGIC.match(header, _MAGIC_AT) and _checksum_is_right(header):
+                return block
+        return None
+
+    def _run(self, at: int, stop: int) -> tuple[Run | None, int]:
         """The plain files whose headers are in the window, and where the next member begins; None if they are few."""
         self._load(at, BLOCK)
         data, index = self._data, at - self._start
         if self._plain.rest != data[index + _REST_AT : index + BLOCK]:
             self._plain = _PlainHeaders(data[index + _REST_AT : index + BLOCK])
-        names, sizes, index = self._plain.run(data, index)
+        names, sizes, index = self._plain.run(data, index, min(len(data) - BLOCK, stop - self._start - 1))
         end = self._start + index
         initials = names[::_NAME_BYTES]
         if len(sizes) < _SHORTEST_RUN or 0 in initials or ord(".") in initials or self._extensions:
@@ -550,14 +578,13 @@ class _PlainHeaders(dict[bytes, tuple[int, int, int]]):
         self._sum = sum(rest) + 8 * 0x20
         self._checksums = _Checksums()
 
-    def run(self, data: bytes, index: int) -> tuple[bytes, list[int], int]:
-        """Names and sizes by the plain headers in *data* from an index on, and the next header's index."""
+    def run(self, data: bytes, index: int, last: int) -> tuple[bytes, list[int], int]:
+        """Names and sizes by the plain headers in *data* between two indexes, and the next header's index."""
         names = []
         sizes = []
         # A third of a microsecond a member, most of it for four objects and two calls: what is found by its name here
         # is not looked for in each round.
         unpack_from, adler32, checksums, same = _HEADER.unpack_from, zlib.adler32, self._checksums, self.rest
-        last = len(data) - BLOCK
         while index <= last:
             name, numbers, checksum, rest = unpack_from(data, index)
             step, size, others = self[numbers]

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import operator
-import struct
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 from atdata_cli.errors import NotFoundError
 from atdata_cli.samples.codec import unpack_rows
-from atdata_cli.samples.keys import is_meta, split_name
 from atdata_cli.samples.schema import FieldStats, MemberStats, json_schema, member_schema, observe_rows
-from atdata_cli.samples.tar import Member, Run, archive_bytes
+from atdata_cli.shards.headers import scan_shards
 from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.sources.base import Files, Sample, content
-from atdata_cli.sources.tars import OpenTar, TarSource
+from atdata_cli.sources.tars import TarSource
 
 __all__ = ["DatasetInfo", "ShardInfo", "find_sample", "first_samples", "inspect", "is_packed", "values"]
 
 # Packed samples say what their fields are only when they are decoded: this many of the first are.
 _DECODED = 100
-_CONNECTIONS = 8
-_NAME_BYTES = 100  # in a run of headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +82,19 @@ class DatasetInfo:
     skipped: int | None = None
 
 
-def inspect(located: Located, files: Files) -> DatasetInfo:
+def inspect(located: Located, files: Files, *, jobs: int | None = 1) -> DatasetInfo:
     """What *located* holds; reads the manifest and one sample, or the headers of all shards.
+
+    Parameters
+    ----------
+    jobs : processes that read headers, where there are many; None: as many as there are cores.
 
     Raises
     ------
     IntegrityError : a tar is damaged.
     NotFoundError : there is no sample to show.
     """
-    return _from_manifest(located, files) if located.manifest is not None else _from_headers(located, files)
+    return _from_manifest(located, files) if located.manifest is not None else _from_headers(located, files, jobs)
 
 
 def _from_manifest(located: Located, files: Files) -> DatasetInfo:
@@ -134,105 +132,8 @@ def _overhead(payload: int, tar_bytes: int | None) -> float | None:
     return None if not tar_bytes else 1 - payload / tar_bytes
 
 
-@dataclass(slots=True)
-class _Scan:
-    """What the headers of one shard tell."""
-
-    shard: Shard
-    compressed: bool = False
-    samples: int = 0
-    payload: int = 0
-    stored: int = 0
-    first_key: str = ""
-    last_key: str = ""
-    skipped: int = 0
-    fields: dict[str, MemberStats] = field(default_factory=dict)
-
-    def add(self, name: str, size: int, *, is_file: bool = True) -> None:
-        """Take in one member."""
-        split = split_name(name) if is_file else None
-        if split is None or is_meta(name):
-            self.skipped += 1
-            return
-        key, extension = split
-        self._begin(key)
-        self._observe(extension, [size])
-
-    def add_run(self, run: Run) -> None:
-        """Take in many, with the same result; the rule that splits names is applied to bytes, where that is sure."""
-        keys, sizes = _split_names(run)
-        # With their fill: as many as there are fields and lengths of keys.
-        extensions = {tail: tail.partition(b"\0")[0] for tail in sizes}
-        if _is_odd(b"".join(keys), run.names, extensions):
-            for name, size in zip(_each(run.names), run.sizes, strict=True):
-                self.add(_text(name.partition(b"\0")[0]), size)
-            return
-        self._begin(_text(keys[0]))
-        self.samples += sum(map(operator.ne, keys, islice(keys, 1, None)))
-        self.last_key = _text(keys[-1])
-        for tail, extension in extensions.items():
-            self._observe(_text(extension), sizes[tail])
-
-    def _begin(self, key: str) -> None:
-        """A member with this key follows."""
-        if not self.samples:
-            self.first_key = key
-        if key != self.last_key or not self.samples:
-            self.samples += 1
-            self.last_key = key
-
-    def _observe(self, extension: str, sizes: Sequence[int]) -> None:
-        seen = self.fields.get(extension)
-        if seen is None:
-            seen = self.fields[extension] = MemberStats()
-        seen.observe_all(sizes)
-        self.payload += sum(sizes)
-
-
-def _split_names(run: Run) -> tuple[Sequence[bytes], Mapping[bytes, Sequence[int]]]:
-    """What is before the first dot of each name, and the sizes by what is behind it, with its fill."""
-    dot = run.names.find(b".", 0, _NAME_BYTES)
-    if dot > 0:
-        # Where there is one field, and all keys are of one length, one cut serves all names: that takes a third of
-        # the time. Put together again they tell whether it is so.
-        even = list(_each(run.names, dot))
-        tail = run.names[dot:_NAME_BYTES]
-        if tail.join([*even, b""]) == run.names and b"." not in b"".join(even):
-            return even, {tail[1:]: run.sizes}
-    keys, _, tails = zip(*[name.partition(b".") for name in _each(run.names)], strict=True)
-    sizes: defaultdict[bytes, list[int]] = defaultdict(list)
-    for tail, size in zip(tails, run.sizes, strict=True):
-        sizes[tail].append(size)
-    return keys, sizes
-
-
-def _each(names: bytes, length: int = _NAME_BYTES) -> Iterator[bytes]:
-    """The first bytes of each name in a run."""
-    return chain.from_iterable(struct.iter_unpack(f"{length}s{_NAME_BYTES - length}x", names))
-
-
-def _is_odd(keys: bytes, names: bytes, extensions: Mapping[bytes, bytes]) -> bool:
-    """Whether some of many names, each 100 bytes, need a closer look than a cut at their first dot.
-
-    Those are names with no dot, a dot in a folder's name, a key that ends at a slash, or a line break before the
-    dot (see :func:`~atdata_cli.samples.keys.split_name`), and those that may be ``__NAME__``.
-    """
-    return (
-        b"" in extensions
-        or any(b"/" in extension for extension in extensions.values())
-        or b"\0" in keys
-        or b"\n" in keys
-        or (b"/" in keys and b"/." in names)
-        or ord("_") in names[::_NAME_BYTES]
-    )
-
-
-def _text(name: bytes) -> str:
-    return str(name, "utf-8", "surrogateescape")
-
-
-def _from_headers(located: Located, files: Files) -> DatasetInfo:
-    scans = _scan_all(located.shards, files)
+def _from_headers(located: Located, files: Files, jobs: int | None) -> DatasetInfo:
+    scans = scan_shards(located.shards, files, jobs=jobs)
     samples = sum(scan.samples for scan in scans)
     members: dict[str, MemberStats] = {}
     for scan in scans:
@@ -261,28 +162,6 @@ def _from_headers(located: Located, files: Files) -> DatasetInfo:
         ],
         skipped=sum(scan.skipped for scan in scans),
     )
-
-
-def _scan_all(shards: Sequence[Shard], files: Files) -> list[_Scan]:
-    if len(shards) == 1:
-        return [_scan(shards[0], files)]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(min(_CONNECTIONS, len(shards)), "scan") as pool:
-        return list(pool.map(lambda shard: _scan(shard, files), shards))
-
-
-def _scan(shard: Shard, files: Files) -> _Scan:
-    found = _Scan(shard)
-    with OpenTar(files, shard.input) as tar:
-        found.compressed = not tar.seekable
-        for item in tar.reader.runs():
-            if isinstance(item, Member):
-                found.add(item.name, item.size, is_file=item.kind == "file")
-            else:
-                found.add_run(item)
-        found.stored = shard.size if shard.size is not None else archive_bytes(tar.reader.end or 0)
-    return found
 
 
 def _described(

@@ -19,6 +19,7 @@ from typing import Any
 from atdata_cli.errors import AtdataError, DataError
 from atdata_cli.refs import basename, join, parent
 from atdata_cli.samples.rowcheck import RowCheck
+from atdata_cli.shards.forks import usable_cores
 from atdata_cli.shards.manifest import MANIFEST, STATE, Manifest
 from atdata_cli.shards.problems import (
     Expected,
@@ -36,7 +37,7 @@ from atdata_cli.shards.reader import Located, Shard
 from atdata_cli.shards.repeats import KeyLog, Repeat
 from atdata_cli.shards.shardcheck import check_shard
 from atdata_cli.shards.transfer import TransferProgress
-from atdata_cli.shards.workers import run_in_processes, usable_cores
+from atdata_cli.shards.workers import run_in_processes
 from atdata_cli.sources.base import Files
 from atdata_cli.sources.formats import is_tar
 

@@ -15,25 +15,16 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
 from atdata_cli.errors import AtdataError
-from atdata_cli.signals import end_at, held_back, let_through, quiet_threads
+from atdata_cli.shards.forks import is_alone
+from atdata_cli.signals import end_at, held_back, let_through
 
-__all__ = ["EarlyProcesses", "ProcessExecutor", "run_in_processes", "usable_cores"]
+__all__ = ["EarlyProcesses", "ProcessExecutor", "run_in_processes"]
 
 # Given a task and how to send messages on the way: its last message.
 Work = Callable[[Any, Callable[[Any], None]], Any]
 _Call = tuple[Future[Any], tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]]
 _CLEANING_SECONDS = 1.5  # less than the command line allows in all
 _LEAVING_SECONDS = 1.7  # for a process whose parent is not there to end it
-
-
-def usable_cores() -> int:
-    """Processors that this process may use, by affinity and by its control group's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-        quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
 
 
 def _context(preload: str) -> Any:
@@ -149,7 +140,7 @@ class ProcessExecutor(Executor):
     def __init__(self, jobs: int, *, preload: str) -> None:
         # A fork has all imports at once, and that is a third of a second less. It is as safe as forks are while there
         # is no other thread, of Python or of anything else, whose locks it would copy as they are.
-        self._context = multiprocessing.get_context("fork") if _is_alone() else _context(preload)
+        self._context = multiprocessing.get_context("fork") if is_alone() else _context(preload)
         self._tasks: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
@@ -246,7 +237,7 @@ class EarlyProcesses:
     def __init__(self, jobs: int, start: Callable[[int], ProcessExecutor]) -> None:
         self._jobs = jobs
         self._start = start
-        self._waiting = start(jobs) if _is_alone() else None
+        self._waiting = start(jobs) if is_alone() else None
 
     def __call__(self, jobs: int) -> ProcessExecutor:
         """Those that wait; new ones when these have been given away."""
@@ -265,14 +256,6 @@ class EarlyProcesses:
     def __exit__(self, *exc: object) -> None:
         if self._waiting is not None:
             self._waiting.stop()
-
-
-def _is_alone() -> bool:
-    """Whether this process has no other thread that does something; False where the system does not tell."""
-    try:
-        return len(os.listdir("/proc/self/task")) == 1 + quiet_threads()
-    except OSError:
-        return False
 
 
 def _answer(connection: Connection, others: Sequence[Connection], environment: Mapping[str, str]) -> None:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atdata_cli.refs import parse
+from atdata_cli.shards.forks import usable_cores
 from atdata_cli.shards.reader import locate
 from atdata_cli.shards.verify import VerifyReport, verify
-from atdata_cli.shards.workers import usable_cores
 from atdata_cli.stores.inputs import StoreFiles
 
 ROUNDS = 5

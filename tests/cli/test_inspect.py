@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -48,6 +49,21 @@ def test_the_headers_tell_the_same_without_a_manifest(cli, datasets, tmp_path):
     assert cli("inspect", "p/*.tar", "--json").document["fields"] == cli("inspect", "p", "--json").document["fields"]
     (tmp_path / "p" / "manifest.json").unlink()
     assert cli("inspect", "p", "--json").document["samples"] == 30
+
+
+def test_any_number_of_jobs_finds_the_same(cli, tmp_path):
+    (tmp_path / "made").mkdir()
+    content = bytes(700)
+    for name, first, last in (("a", 0, 9_000), ("b", 9_000, 45_000)):
+        with tarfile.open(tmp_path / "made" / f"{name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(first, last):
+                info = tarfile.TarInfo(f"{number // 2:06d}.{'cls' if number % 2 else 'txt'}")
+                info.size = number % 700
+                tar.addfile(info, io.BytesIO(content))
+    assert (tmp_path / "made" / "b.tar").stat().st_size > 32 << 20
+    told = [cli("inspect", "made", "--json", "-j", jobs).document for jobs in ("1", "2", "5")]
+    assert told[0]["samples"] == 22_500
+    assert told[1] == told[2] == told[0]
 
 
 def test_samples_and_fields(cli, datasets, photos):

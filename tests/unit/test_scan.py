@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from atdata_cli.errors import IntegrityError
 from atdata_cli.refs import parse
 from atdata_cli.samples.keys import is_meta, split_name
 from atdata_cli.samples.tar import Member, Run, TarReader
+from atdata_cli.shards import headers
 from atdata_cli.shards.reader import locate
 from atdata_cli.shards.scan import inspect
 from atdata_cli.stores.inputs import StoreFiles
@@ -124,3 +125,81 @@ def check_counts(path: Path) -> None:
     assert {name: (known["samples"], known["bytes"], known["size"]) for name, known in info.fields.items()} == {
         name: (len(sizes), sum(sizes), [min(sizes), max(sizes)]) for name, sizes in fields.items()
     }
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(MEMBERS.filter(bool), min_size=1, max_size=3),
+    st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    st.integers(2, 7),
+    st.booleans(),
+    st.none() | st.integers(0, 1 << 20),
+)
+def test_pieces_tell_what_a_whole_tells(
+    tmp_path_factory: pytest.TempPathFactory, in_pieces, shards, layout, jobs, nested, cut
+):
+    folder = tmp_path_factory.mktemp("pieces")
+    for number, members in enumerate(shards):
+        if layout == tarfile.USTAR_FORMAT:
+            members = [member for member in members if len(member[0].encode()) < 90]
+        data = make(members, layout, 5)
+        if nested:
+            data = wrapped(data)
+        if cut is not None and number == 1:
+            data = data[: cut % len(data)]
+        (folder / f"{number}.tar").write_bytes(data)
+    assert told(folder, jobs) == told(folder, 1)
+
+
+def wrapped(data: bytes) -> bytes:
+    """A tar in a tar, between two others: its headers are no members."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in (("a.txt", b"1"), ("a.tar", data), ("b.txt", b"2")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def told(folder: Path, jobs: int) -> list[headers.Scan] | tuple[str, str | None]:
+    try:
+        return headers.scan_shards(locate(parse(str(folder)), StoreFiles()).shards, StoreFiles(), jobs=jobs)
+    except IntegrityError as error:
+        return error.message, error.url
+
+
+@pytest.fixture(scope="module")
+def in_pieces() -> Iterator[None]:
+    """Work is cut however small it is, and its pieces are read here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headers, "_WORTH_FORKS", 0)
+        patch.setattr(headers, "is_alone", lambda: True)
+        patch.setattr(headers, "in_forks", lambda calls: [call() for call in calls])
+        yield
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_most_pieces_begin_where_they_seem_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_pieces, layout):
+    (tmp_path / "a.tar").write_bytes(make([(f"{number:05d}.txt", 900, 0) for number in range(1000)], layout, 1))
+    read: list[int] = []
+    once = headers._read
+
+    def noted(shard, files, begin, stop):
+        read.append(begin)
+        return once(shard, files, begin, stop)
+
+    monkeypatch.setattr(headers, "_read", noted)
+    assert told(tmp_path, 4) == told(tmp_path, 1)
+    assert len(read) == 4 + 1
+    assert len(set(read)) == 4
+
+
+def test_a_name_for_all_that_follow_reaches_all_pieces(tmp_path: Path, in_pieces):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"path": "all.txt"}) as tar:
+        for number in range(100):
+            info = tarfile.TarInfo(f"{number:05d}.txt")
+            info.size = 900
+            tar.addfile(info, io.BytesIO(bytes(900)))
+    assert [scan.samples for scan in told(tmp_path, 3)] == [1]
+    assert told(tmp_path, 3) == told(tmp_path, 1)

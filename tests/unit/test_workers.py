@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from atdata_cli.errors import AtdataError, ExitCode, NotFoundError
-from atdata_cli.shards.workers import run_in_processes, usable_cores
+from atdata_cli.shards.forks import usable_cores
+from atdata_cli.shards.workers import run_in_processes
 
 
 def squares() -> Callable[[int, Callable[[Any], None]], Any]:
