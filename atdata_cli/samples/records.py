@@ -15,12 +15,10 @@ import msgspec
 
 from atdata_cli.samples.codec import plain_value
 
-__all__ = ["UNREADABLE", "RecordType", "lines_of_objects"]
+__all__ = ["UNREADABLE", "RecordType"]
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 """What decoding and packing raise for rows of another kind."""
-
-_LINE_ENDS = (b"\n", b"\r\n")
 
 
 class RecordType:
@@ -74,19 +72,3 @@ class RecordType:
     def columns(self, records: Sequence[msgspec.Struct]) -> list[list[Any]]:
         """The values of each field."""
         return [list(map(getter, records)) for getter in self._getters]
-
-
-def lines_of_objects(block: bytes) -> int | None:
-    """How many lines a block has, if each of them looks like one JSON object; else None.
-
-    A decoder that minds no line feeds takes two objects on one line, and one object on two. If every line begins with
-    ``{`` and ends with ``}``, none of them ends inside an object: what follows a ``}`` there is never a ``{``, and no
-    text holds a line feed. So as many objects as lines are one a line.
-    """
-    lines = block.count(b"\n")
-    for end in _LINE_ENDS:
-        if block.startswith(b"{") and block.endswith((b"}" + end, b"}")):
-            whole = block.endswith(b"\n")
-            if block.count(b"}" + end + b"{") == lines - whole:
-                return lines + (not whole)
-    return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from atdata_cli.errors import AtdataError, DataError, UsageError
@@ -517,6 +518,10 @@ class RowFeed(Feed):
         """Tar bytes that each of the first rows takes; rows that cannot be encoded are told of later, in their turn."""
         most = _HEAD_EMBEDDED if self.options.embed else _HEAD_RECORDS
         encode = packer()
+        if self.encoding == "msgpack" and not self.options.embed:
+            with suppress(*ENCODE_ERRORS):
+                rows = islice(chain.from_iterable(batch.rows for batch in self._head), most)
+                return [member_bytes("", size) for size in map(len, map(encode, map(self._fitted, rows)))]
         sizes: list[int] = []
         for batch in self._head:
             for row in batch.rows:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from atdata_cli.sources.base import InputFile, PackedBatch, Reject, Row, RowBatch
-from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, line_blocks
+from atdata_cli.sources.rows import BATCH_ROWS, LineFiles, clip, count_lines, line_blocks
 from atdata_cli.sources.stream import Meter
 
 __all__ = ["JsonlSource"]
@@ -22,6 +22,7 @@ _POSITIVE = b"0" * 20
 _NEGATIVE = b"-" + b"0" * 19
 _LONG = re.compile(rb"-[0-9]{19}|(?<![.0-9])[0-9]{20}")
 _NO_NUMBER = re.compile(r"-?(NaN|Infinity)")
+_LINE_ENDS = (b"\n", b"\r\n")
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 
@@ -40,7 +41,7 @@ class JsonlSource(LineFiles):
             item, first = part.item, part.line
             with self._open_slice(part, meter) as reader:
                 for block in line_blocks(reader, item, first=not part.start):
-                    packed = self._packed(block, first)
+                    packed = self._packed(block, first, checked=part.checked)
                     if packed is not None:
                         first += len(packed.payloads)
                         yield packed
@@ -53,21 +54,21 @@ class JsonlSource(LineFiles):
                         yield parse_lines(item, lines[start : start + BATCH_ROWS], first + start, exact=exact)
                     first += len(lines)
 
-    def _packed(self, block: bytes, first: int) -> PackedBatch | None:
+    def _packed(self, block: bytes, first: int, *, checked: bool) -> PackedBatch | None:
         """The records of a block, packed, if all are good and have the known fields."""
         if self._record_type is None:
             return None
-        from atdata_cli.samples.records import UNREADABLE, lines_of_objects
+        from atdata_cli.samples.records import UNREADABLE
 
-        lines = lines_of_objects(block)
-        if lines is None:
+        lines = None if checked else count_lines(block)
+        if lines is not None and not self._is_one_each(block, lines):
             return None
         try:
             records = self._record_type.decode(block)
             payloads = self._record_type.pack(records)
         except UNREADABLE:
             return None  # read once more, line by line, which tells what is wrong with which
-        if len(records) != lines:
+        if lines is not None and len(records) != lines:
             return None
         return PackedBatch(payloads, self._record_type.columns(records), first)
 
@@ -80,6 +81,20 @@ class JsonlSource(LineFiles):
     def _count_file(self, item: InputFile) -> int:
         with self._open(item) as reader:
             return sum(map(self._count_block, line_blocks(reader, item)))
+
+    def _is_one_each(self, block: bytes, lines: int) -> bool:
+        """Whether each line begins with ``{`` and ends with ``}``.
+
+        A decoder that minds no line feeds takes two objects on one line, and one object on two. But here no line ends
+        inside an object: what follows a ``}`` there is never a ``{``, and no text holds a line feed. So as many
+        objects as lines are one a line.
+        """
+        return any(
+            block.startswith(b"{")
+            and block.endswith((b"}" + end, b"}"))
+            and block.count(b"}" + end + b"{") == lines - 1
+            for end in _LINE_ENDS
+        )
 
     def _records(self, block: bytes, start: int, lines: int) -> int:
         # If as many lines begin with a brace as there are lines, none is blank.

@@ -22,12 +22,14 @@ class Slice(NamedTuple):
     item : the file.
     start, stop : bytes of a text file, rows of another; None for its end.
     line : of the first record, 1-based.
+    checked : every line is one record: whoever cut the file looked at its bytes.
     """
 
     item: InputFile
     start: int = 0
     stop: int | None = None
     line: int = 1
+    checked: bool = False
 
     @property
     def whole(self) -> bool:

@@ -127,6 +127,12 @@ def make_bad(folder: Path) -> list[Path]:
     return [jsonl(folder / "bad.jsonl", random_rows(), _4='{"n": 99999999999999999999}', **bad)]
 
 
+def make_odd_lines(folder: Path) -> list[Path]:
+    """As many objects as lines, but two on one line and one on two, in the middle of several blocks."""
+    rows = [{**row, "text": "x" * 3000} for row in random_rows()]
+    return [jsonl(folder / "odd.jsonl", rows, _400='{"n": 1}{"n": 2}', _401='{"n":\n4}')]
+
+
 def make_new_fields(folder: Path) -> list[Path]:
     rows = random_rows()
     rows[650]["late"] = 1
@@ -238,6 +244,8 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "bad rows": (make_bad, {}, {"max_count": 100}),
     "bad rows skipped": (make_bad, {}, {"max_count": 100, **SKIP}),
     "bad rows skipped, evenly": (make_bad, {}, {"shards": 7, **SKIP}),
+    "odd lines": (make_odd_lines, {}, {"max_count": 50}),
+    "odd lines skipped": (make_odd_lines, {}, {"max_count": 50, **SKIP}),
     "too many bad rows": (make_bad, {}, {"max_count": 100, "max_errors": 20, **SKIP}),
     "new fields": (make_new_fields, {}, {"max_count": 100}),
     "csv": (make_csv, {}, {"max_count": 100, **SKIP}),

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from atdata_cli.errors import DataError, NotFoundError, UsageError
 from atdata_cli.samples.codec import packer
-from atdata_cli.samples.records import lines_of_objects
 from atdata_cli.sources.base import InputFile, PackedBatch
 from atdata_cli.sources.jsonl import JsonlSource, may_hold_long_integers, parse_lines
+from atdata_cli.sources.rows import count_lines
 from tests.unit.rowfiles import STDIN, LocalFiles, given, numbers_of, piped, rejects_of, rows_of
 
 
@@ -221,17 +221,18 @@ def test_good_lines_are_packed_and_others_are_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("block", "lines"),
+    ("block", "lines", "good"),
     [
-        (b'{"a": 1}\n{}\n', 2),
-        (b"{}\r\n{}", 2),
-        (b"{}", 1),
-        (b"{}\n\n{}\n", None),
-        (b"{}\n{}\r\n", None),
-        (b'{"a":\n1}\n{}{}\n', None),
-        (b"[]\n", None),
-        (b"", None),
+        (b'{"a": 1}\n{}\n', 2, True),
+        (b"{}\r\n{}", 2, True),
+        (b"{}", 1, True),
+        (b"{}\n\n{}\n", 3, False),
+        (b"{}\n{}\r\n", 2, False),
+        (b'{"a":\n1}\n{}{}\n', 3, False),
+        (b"[]\n", 1, False),
+        (b"", 0, False),
     ],
 )
-def test_lines_that_look_like_one_object_each(block, lines):
-    assert lines_of_objects(block) == lines
+def test_lines_that_look_like_one_object_each(block, lines, good):
+    assert count_lines(block) == lines
+    assert JsonlSource(LocalFiles(), [STDIN])._is_one_each(block, lines) is good
