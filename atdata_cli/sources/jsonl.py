@@ -60,15 +60,15 @@ class JsonlSource(LineFiles):
             return None
         from atdata_cli.samples.records import UNREADABLE
 
-        lines = None if checked else count_lines(block)
-        if lines is not None and not self._is_one_each(block, lines):
+        lines = count_lines(block)
+        if not checked and not self._are_objects(block, lines):
             return None
         try:
             records = self._record_type.decode(block)
             payloads = self._record_type.pack(records)
         except UNREADABLE:
             return None  # read once more, line by line, which tells what is wrong with which
-        if lines is not None and len(records) != lines:
+        if len(records) != lines:
             return None
         return PackedBatch(payloads, self._record_type.columns(records), first)
 
@@ -82,12 +82,12 @@ class JsonlSource(LineFiles):
         with self._open(item) as reader:
             return sum(map(self._count_block, line_blocks(reader, item)))
 
-    def _is_one_each(self, block: bytes, lines: int) -> bool:
+    def _are_objects(self, block: bytes, lines: int) -> bool:
         """Whether each line begins with ``{`` and ends with ``}``.
 
         A decoder that minds no line feeds takes two objects on one line, and one object on two. But here no line ends
         inside an object: what follows a ``}`` there is never a ``{``, and no text holds a line feed. So as many
-        objects as lines are one a line.
+        objects as lines are one a line; more are two on one.
         """
         return any(
             block.startswith(b"{")

@@ -22,7 +22,7 @@ class Slice(NamedTuple):
     item : the file.
     start, stop : bytes of a text file, rows of another; None for its end.
     line : of the first record, 1-based.
-    checked : every line is one record: whoever cut the file looked at its bytes.
+    checked : every line begins and ends as an object does: whoever cut the file looked at its bytes.
     """
 
     item: InputFile

@@ -183,9 +183,9 @@ class LineFiles(RowFiles):
             line += block.count(b"\n", 0, pos)
             lines = count_lines(block, pos)
             after = line + lines - (not block.endswith(b"\n"))
-            one_each = not pos and self._is_one_each(block, lines)
-            left = lines if one_each else self._records(block, pos, lines)
-            checked = checked and one_each
+            objects = not pos and self._are_objects(block, lines)
+            left = lines if objects else self._records(block, pos, lines)
+            checked = checked and objects
             while cuts.left <= left:
                 wanted = int(cuts.left)
                 dense = lines == left
@@ -196,7 +196,7 @@ class LineFiles(RowFiles):
                 cuts.take(wanted)
                 cuts.next_shard()
                 yield _End(at + pos, line, checked)
-                checked = one_each
+                checked = objects
             cuts.take(left)
             line = after
             at += len(block)
@@ -213,8 +213,8 @@ class LineFiles(RowFiles):
         """Whether every line is a record, or blank."""
         return True
 
-    def _is_one_each(self, block: bytes, lines: int) -> bool:
-        """Whether each of the *lines* of a block is sure to be one record; False if that was not looked at."""
+    def _are_objects(self, block: bytes, lines: int) -> bool:
+        """Whether each of the *lines* of a block looks like an object; False if that was not looked at."""
         return False
 
     @abstractmethod

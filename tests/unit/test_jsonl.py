@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 
 import msgpack
@@ -206,6 +207,14 @@ def test_packing_changes_nothing(tmp_path_factory, lines, end, last):
     assert found_in(found.packing(found.batches(), FIELDS)) == plain
 
 
+@hypothesis_given(st.lists(_LINES | st.sampled_from([b"{}{}", b'{"a": 1}']), max_size=12), st.integers(1, 4))
+def test_packing_pieces_changes_nothing(tmp_path_factory, lines, records):
+    found = source(tmp_path_factory.mktemp("rows"), b"\n".join(lines))
+    cut = [piece.open(LocalFiles()) for piece in found.pieces(lambda shard: records, 1)]
+    batches = itertools.chain.from_iterable(piece.packing(piece.batches(), FIELDS) for piece in cut)
+    assert found_in(batches) == found_in(found.batches())
+
+
 def test_good_lines_are_packed_and_others_are_not(tmp_path):
     found = source(tmp_path, b'{"a": 1, "c d": "x"}\n{"b": 2.5, "a": null}\n')
     (batch,) = found.packing(found.batches(), FIELDS)
@@ -229,10 +238,11 @@ def test_good_lines_are_packed_and_others_are_not(tmp_path):
         (b"{}\n\n{}\n", 3, False),
         (b"{}\n{}\r\n", 2, False),
         (b'{"a":\n1}\n{}{}\n', 3, False),
+        (b"{}{}\n{}\n", 2, True),
         (b"[]\n", 1, False),
         (b"", 0, False),
     ],
 )
 def test_lines_that_look_like_one_object_each(block, lines, good):
     assert count_lines(block) == lines
-    assert JsonlSource(LocalFiles(), [STDIN])._is_one_each(block, lines) is good
+    assert JsonlSource(LocalFiles(), [STDIN])._are_objects(block, lines) is good
