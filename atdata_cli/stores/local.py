@@ -30,6 +30,7 @@ from atdata_cli.errors import AtdataError, TemporaryError, UsageError, from_os_e
 from atdata_cli.refs import check_name, join, local_path
 from atdata_cli.shards.protocols import Chunk, ObjectInfo
 from atdata_cli.stores.base import ShardUrls, StoreBase
+from atdata_cli.stores.diskwrites import DiskWrites
 
 __all__ = ["LocalSink", "LocalStore", "entry_kind", "is_temporary", "temporary_name", "temporary_target"]
 
@@ -39,9 +40,7 @@ _STATE_FOLDER = ".atdata"  # what it holds is ours, so it goes when it is empty
 _LOCK_SECONDS = 30.0  # a holder needs milliseconds
 _RACES = 100  # how often a folder may vanish between making and using it
 
-# The kernel takes memory for the page cache in blocks as large as the write asks for. Large blocks may have to be
-# fetched from far away (in a virtual machine from its host), at up to eight times the cost of small ones.
-_WRITE_BYTES = 128 << 10
+_WRITES = DiskWrites()  # of all files: memory is the machine's
 
 # What flock, link and fsync of a folder answer where a file system (FAT, Lustre without flock, FUSE) lacks
 # them.
@@ -342,11 +341,10 @@ class LocalSink:
     def write(self, chunk: Chunk, /) -> None:
         """Write all of *chunk*."""
         with _os_errors(self._path, "write to"):
-            rest = memoryview(chunk).cast("B")
-            start, self._written = self._written, self._written + len(rest)
-            while rest:  # a signal or a disk that is nearly full makes short writes
-                rest = rest[os.write(self._descriptor, rest[:_WRITE_BYTES]) :]
-            _begin_to_sync(self._descriptor, start, self._written - start)
+            data = memoryview(chunk).cast("B")
+            start, self._written = self._written, self._written + len(data)
+            _WRITES.write(self._descriptor, data)
+            _begin_to_sync(self._descriptor, start, len(data))
 
     def finish(self, mtime_ns: int | None = None) -> None:
         """Make the temporary file durable, with the given mtime (nanoseconds since 1970)."""
